@@ -1,0 +1,1 @@
+"""The turn: decisions (loop.py) and waiting (run.py)."""

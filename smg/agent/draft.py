@@ -1,0 +1,137 @@
+"""An item while it is being written: how it begins, grows and closes. Pure values and text."""
+
+import json
+from dataclasses import dataclass, field, replace
+
+from smg.items import (
+    CustomToolCall,
+    FunctionCall,
+    GatewayCall,
+    HostedCall,
+    Item,
+    Logprob,
+    McpApprovalRequest,
+    McpCall,
+    Message,
+    Reasoning,
+    Status,
+    TextPart,
+)
+from smg.turn import CustomTool, FunctionTool, NewId, ServerTool, Tool
+
+
+@dataclass(slots=True)
+class Draft:
+    """The open item and its pieces, which are joined once, when it closes."""
+
+    index: int
+    item: Item
+    silent: bool = False
+    """Its pieces are shown only when it closes: until then they are not in the client's form."""
+    pieces: list[str] = field(default_factory=list)
+    logprobs: list[Logprob] = field(default_factory=list)
+
+    @property
+    def is_call(self) -> bool:
+        """Whether this is a call of any kind."""
+        return not isinstance(self.item, Message | Reasoning)
+
+    def finished(self, status: Status) -> Item:
+        """The item as it will stay."""
+        text = "".join(self.pieces)
+        match self.item:
+            case Message() as message:
+                part = TextPart(text, logprobs=tuple(self.logprobs))
+                return replace(message, parts=(part,), status=status)
+            case Reasoning() as reasoning:
+                return replace(reasoning, text=text, status=status)
+            case CustomToolCall() as call:
+                return replace(call, input=_free_text(text), status=status)
+            case McpApprovalRequest() as request:
+                return replace(request, arguments=text)
+            case FunctionCall() | McpCall() | HostedCall() as call:
+                return replace(call, arguments=text, status=status)
+            case item:
+                return item
+
+
+def new_message(new_id: NewId) -> Message:
+    """An empty answer."""
+    return Message(id=new_id("msg"), role="assistant", status=Status.IN_PROGRESS)
+
+
+def new_reasoning(new_id: NewId) -> Reasoning:
+    """An empty thought."""
+    return Reasoning(id=new_id("rs"), status=Status.IN_PROGRESS)
+
+
+def new_call(name: str, tool: Tool | None, new_id: NewId) -> Item:
+    """The empty item for a call of `tool`; a tool nobody offered is reported as a function."""
+    match tool:
+        case CustomTool():
+            return CustomToolCall(
+                id=new_id("ctc"),
+                call_id=new_id("call"),
+                name=tool.name,
+                namespace=tool.namespace,
+                status=Status.IN_PROGRESS,
+            )
+        case ServerTool(needs_approval=True):
+            return McpApprovalRequest(id=new_id("mcpr"), server_label=tool.server, name=tool.name)
+        case ServerTool():
+            return _new_server_call(tool, new_id)
+        case _:
+            return _new_function_call(name, tool, new_id)
+
+
+def _new_function_call(name: str, tool: FunctionTool | None, new_id: NewId) -> FunctionCall:
+    return FunctionCall(
+        id=new_id("fc"),
+        call_id=new_id("call"),
+        name=tool.name if tool else name,
+        namespace=tool.namespace if tool else None,
+        status=Status.IN_PROGRESS,
+    )
+
+
+_HOSTED_PREFIXES = {
+    "web_search_call": "ws",
+    "file_search_call": "fs",
+    "code_interpreter_call": "ci",
+}
+
+
+def _new_server_call(tool: ServerTool, new_id: NewId) -> GatewayCall:
+    if tool.shown_as == "mcp_call":
+        return McpCall(
+            id=new_id("mcp"),
+            server_label=tool.server,
+            name=tool.name,
+            status=Status.IN_PROGRESS,
+        )
+    return HostedCall(
+        id=new_id(_HOSTED_PREFIXES[tool.shown_as]),
+        type=tool.shown_as,
+        server_label=tool.server,
+        name=tool.name,
+        status=Status.IN_PROGRESS,
+    )
+
+
+def emptied(item: Item) -> Item:
+    """The item as its ItemStarted shows it; an approval request is shown whole."""
+    if isinstance(item, CustomToolCall):
+        return replace(item, input="", status=Status.IN_PROGRESS)
+    return item
+
+
+def _free_text(arguments: str) -> str:
+    """The text in {"input": text}, the form in which models call custom tools."""
+    try:
+        value = json.loads(arguments)
+    except ValueError:
+        return arguments  # Cut short: what there is, as it is.
+    text = value.get("input") if isinstance(value, dict) else None
+    if not isinstance(text, str):
+        return arguments
+    return text.encode(errors="replace").decode()  # An escape can stand for half a character.

@@ -1,0 +1,135 @@
+"""The composition root: builds every part once, hands them down, and owns their lifetimes."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+
+from smg import __version__
+from smg.chat import routes as chat
+from smg.errors import GatewayError
+from smg.ids import new_id
+from smg.mcp.toolbox import Toolbox
+from smg.model import ModelDirectory
+from smg.responses import routes as responses
+from smg.responses.intake import Kitchen
+from smg.responses.runs import Runs
+from smg.settings import Settings
+from smg.startup import load_model, new_limits, new_pool, new_toolbox, now
+from smg.storage.base import Store
+from smg.storage.sql import SqlStore
+from smg.web import health
+from smg.web.auth import owner_check
+from smg.web.errors import on_bug, on_gateway_error, on_http_error
+from smg.web.request_id import RequestIds
+from smg.web.tools import ServerPolicy
+
+log = logging.getLogger(__name__)
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """Everything that runs."""
+
+    settings: Settings
+    models: ModelDirectory
+    toolbox: Toolbox
+    store: Store
+    runs: Runs
+    app: FastAPI
+
+
+class ConfiguredTools:
+    """The toolbox as intake sees it: tools, and what the operator says of each server."""
+
+    def __init__(self, toolbox: Toolbox) -> None:
+        self._toolbox = toolbox
+        self.tools = toolbox.tools
+        self.default_labels = toolbox.default_labels
+
+    @property
+    def policies(self) -> Mapping[str, ServerPolicy]:
+        """What the configuration says of each server."""
+        specs = {label: self._toolbox.spec(label) for label in self._toolbox.labels}
+        return {
+            label: ServerPolicy(label=label, needs_approval=spec.approval.needed)
+            for label, spec in specs.items()
+        }
+
+
+def database_url(settings: Settings) -> str:
+    """Where the state is kept: the setting, or a file in the user's data folder."""
+    if settings.database_url:
+        return settings.database_url
+    folder = Path(platformdirs.user_data_dir("smg", appauthor=False))
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / 'smg.db'}"
+
+
+@asynccontextmanager
+async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
+    """A running gateway, without its listening socket; what is in it ends with the block.
+
+    Raises:
+        ConfigError: something about the set-up is wrong.
+        GatewayError: the database, or a required MCP server, does not answer.
+    """
+    async with AsyncExitStack() as stack:
+        toolbox = new_toolbox(settings)
+        pool = new_pool(settings)
+        stack.push_async_callback(pool.close)
+        store = await SqlStore.open(database_url(settings))
+        stack.push_async_callback(store.close)
+        stack.push_async_callback(toolbox.close)
+        await asyncio.gather(pool.start(), toolbox.start())
+        models = ModelDirectory([await load_model(settings, pool, now())])
+        runs = Runs(store, toolbox, new_id, now)
+        stack.push_async_callback(runs.close, settings.shutdown_grace_seconds)
+        app = new_app(settings, models, toolbox, store, runs)
+        yield Gateway(
+            settings=settings, models=models, toolbox=toolbox, store=store, runs=runs, app=app
+        )
+
+
+def new_app(
+    settings: Settings, models: ModelDirectory, toolbox: Toolbox, store: Store, runs: Runs
+) -> FastAPI:
+    """The web application over these parts."""
+    app = FastAPI(title="smg", version=__version__, docs_url="/docs", redoc_url=None)
+    owner_of = owner_check(settings.api_key)
+    limits = new_limits(settings)
+    max_body = settings.max_body_mib * MIB
+    kitchen = Kitchen(
+        models=models,
+        tools=ConfiguredTools(toolbox),
+        store=store,
+        limits=limits,
+        new_id=new_id,
+        now=now,
+    )
+    app.include_router(responses.Routes(kitchen, runs, owner_of, max_body).router())
+    app.include_router(
+        chat.Routes(
+            models=models,
+            tools=toolbox,
+            limits=limits,
+            new_id=new_id,
+            now=now,
+            owner_of=owner_of,
+            max_body_bytes=max_body,
+        ).router()
+    )
+    app.include_router(health.new_router(models, owner_of))
+    app.add_exception_handler(GatewayError, on_gateway_error)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(Exception, on_bug)
+    app.add_middleware(RequestIds)
+    return app

@@ -1,0 +1,93 @@
+"""The command line: `smg --worker-urls ...`, `smg demo`, `smg db upgrade`."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+from smg import __version__
+from smg.errors import ConfigError, GatewayError
+from smg.logs import set_up
+from smg.settings import Settings, add_flags, new_parser, read
+
+LAUNCH = ("launch", "start")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status is 2 when it was given something wrong."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except (ConfigError, GatewayError) as error:
+        sys.stderr.write(f"smg: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(words: list[str]) -> int:
+    match words:
+        case ["demo", *rest]:
+            return _demo(rest)
+        case ["db", *rest]:
+            return _database(rest)
+        case [command, *rest] if command in LAUNCH:
+            return _launch(rest)
+        case [command, *_] if not command.startswith("-"):
+            raise ConfigError(f"unknown command {command!r}; there are launch, demo and db upgrade")
+        case _:
+            return _launch(words)
+
+
+def _settings(words: list[str], description: str) -> Settings:
+    parser = new_parser(description)
+    parser.add_argument("-V", "--version", action="version", version=f"smg {__version__}")
+    add_flags(parser)
+    return read(vars(parser.parse_args(words)), os.environ)
+
+
+def _launch(words: list[str]) -> int:
+    settings = _settings(
+        words,
+        "A gateway from the OpenAI Responses API to inference engines. Commands: smg [launch] "
+        "FLAGS, smg demo, smg db upgrade. Every flag is an environment variable too.",
+    )
+    set_up(settings.log_level, as_json=settings.log_json)
+    from smg.server import serve  # noqa: PLC0415 - `smg --help` need not load the libraries.
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(settings))
+    return 0
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop  # noqa: PLC0415 - not there on Windows.
+
+    return uvloop.Loop
+
+
+def _database(words: list[str]) -> int:
+    if words[:1] != ["upgrade"]:
+        raise ConfigError("smg db: the command is `smg db upgrade`")
+    settings = _settings(words[1:], "Bring the database up to date.")
+    set_up(settings.log_level, as_json=settings.log_json)
+    from smg.app import database_url  # noqa: PLC0415
+    from smg.server import shown_url  # noqa: PLC0415
+    from smg.storage.migrations import upgrade  # noqa: PLC0415
+
+    url = database_url(settings)
+    asyncio.run(upgrade(url))
+    sys.stdout.write(f"{shown_url(url)} is up to date\n")
+    return 0
+
+
+def _demo(words: list[str]) -> int:
+    parser = new_parser("One agent turn on the scripted engine; no model, no GPU, no network.")
+    parser.add_argument("--once", action="store_true", help="end after the turn")
+    parser.add_argument("--port", type=int, default=30000, help="gateway's port; 0: a free one")
+    arguments = parser.parse_args(words)
+    from smg.testing.demo import run_demo  # noqa: PLC0415
+
+    return run_demo(once=arguments.once, port=arguments.port)

@@ -1,0 +1,1 @@
+"""Inference servers: prompt tokens in, chunks of new tokens out."""

@@ -1,0 +1,1 @@
+"""Protobuf messages of the engines: made by scripts/generate_protos.py, not by hand."""

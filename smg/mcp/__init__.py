@@ -1,0 +1,1 @@
+"""Tool servers: the MCP side of the gateway."""

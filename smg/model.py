@@ -1,0 +1,240 @@
+"""One model as clients name it: tokenizer, template, parsers and workers, put together.
+
+In goes a turn, out come parsed deltas. Which engine, which family and which template it is, is
+decided once, when the model is loaded; nothing above this module knows.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from smg.agent.loop import Generate
+from smg.agent.run import Spoken
+from smg.decode import Decoder
+from smg.engines.base import EngineInfo, Finish, PromptTokens
+from smg.engines.guards import check_prompt
+from smg.errors import ContextLengthExceeded, ModelNotFound
+from smg.items import Item
+from smg.parsers.base import Text
+from smg.parsers.registry import (
+    REASONING,
+    ToolSchema,
+    answer_constraint,
+    guide,
+    markers,
+    new_parser,
+    prompt_starts_open,
+)
+from smg.tokens.detokenizer import new_detokenizer
+from smg.tokens.prompt import Prompt, PromptBuilder, tool_definition
+from smg.turn import Constraint, CustomTool, FunctionTool, Offer, Sampling, ToolChoice, Turn
+from smg.workers.pool import Pool
+
+NO_TOOLS = "passthrough"
+_SWITCHES = ("enable_thinking", "thinking")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """One generation, ready to be sent."""
+
+    tokens: PromptTokens
+    reasoning: str
+    tools: str
+    """The family that reads the calls of this output."""
+    offered: Sequence[ToolSchema]
+    starts_open: bool | None
+    prefix: str = ""
+    """Text that belongs to the answer though the prompt holds it: a tag that is to be shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """A model served here."""
+
+    name: str
+    builder: PromptBuilder
+    pool: Pool
+    reasoning: str
+    tools: str
+    new_request_id: Callable[[], str]
+    created_at: int
+    extra_defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Sampling defaults from the model's own generation_config.json."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the workers say of the model."""
+        return self.pool.info or EngineInfo(engine="")
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of prompt and output together; 0: not known."""
+        return self.info.context_length
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a worker is up."""
+        return self.pool.is_ready
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """The model's sampling defaults; what the worker says counts more than the files."""
+        return {**self.extra_defaults, **self.info.default_sampling}
+
+    def thinking_kwargs(self, effort: str | None) -> Mapping[str, Any]:
+        """The template arguments that stand for a reasoning effort."""
+        habits, kwargs = self.builder.habits, dict[str, Any]()
+        if effort is None:
+            return kwargs
+        if habits.thinking_switch is not None:
+            kwargs[habits.thinking_switch] = effort not in ("none", "minimal")
+        if habits.reads_effort:
+            kwargs["reasoning_effort"] = _EFFORTS.get(effort, effort)
+        return kwargs
+
+    async def count(self, turn: Turn) -> int:
+        """How many tokens the turn's first prompt has."""
+        return len((await self.builder.build_async(self._fitted(turn))).ids)
+
+    async def prepare(self, turn: Turn, output: Sequence[Item], step: Generate) -> Prepared:
+        """Make the prompt of one generation and decide how its output is read.
+
+        Raises:
+            ContextLengthExceeded: the prompt leaves no room for a token.
+            RequestError: the conversation cannot be put to this model.
+        """
+        turn = self._fitted(turn)
+        prompt = await self.builder.build_async(turn, output, step.starts)
+        starts_open = prompt_starts_open(self.reasoning, prompt.text)
+        offers = turn.tools.callable_offers()
+        schemas = tuple(_schema(offer) for offer in offers)
+        choice = turn.tools.choice if step.number == 0 else ToolChoice()
+        # A call that was forced has been made by now; the model may answer.
+        guided = guide(
+            tools=self.tools,
+            reasoning=self.reasoning,
+            offered=schemas,
+            choice=choice,
+            parallel=turn.tools.parallel,
+            starts_open=starts_open,
+        )
+        tools = self.tools if offers else NO_TOOLS
+        constraint = turn.output_constraint
+        if guided is not None:
+            tools, constraint = guided.tools, guided.constraint
+        elif constraint is not None:
+            constraint = answer_constraint(self.reasoning, constraint, starts_open)
+        tokens = self._tokens(turn, prompt, constraint, step.max_tokens)
+        shows_tags = not turn.separate_reasoning and starts_open is True
+        return Prepared(
+            tokens=tokens,
+            reasoning=self.reasoning if turn.separate_reasoning else NO_TOOLS,
+            tools=tools,
+            offered=schemas,
+            starts_open=starts_open,
+            prefix=f"{REASONING[self.reasoning].tags.starts[0]}\n" if shows_tags else "",
+        )
+
+    async def generate(self, prepared: Prepared) -> AsyncGenerator[Spoken, None]:
+        """Stream one generation from whichever worker takes it."""
+        decoder = self._decoder(prepared)
+        prompt = prepared.tokens
+        if prepared.prefix:
+            yield Spoken([Text(prepared.prefix)])
+        async with aclosing(self.pool.generate(self.new_request_id, prompt)) as chunks:
+            async for chunk in chunks:
+                deltas = decoder.feed(chunk)
+                if chunk.finish is not None or decoder.stopped:
+                    deltas += decoder.finish()
+                    usage = decoder.usage(chunk.usage, len(prompt.ids))
+                    yield Spoken(deltas, chunk.finish or Finish.STOP, usage)
+                    return
+                if deltas:
+                    yield Spoken(deltas)
+
+    def _fitted(self, turn: Turn) -> Turn:
+        """The turn with its thinking switch under the name this template reads."""
+        switch, kwargs = self.builder.habits.thinking_switch, turn.template_kwargs
+        other = next((name for name in _SWITCHES if name in kwargs and name != switch), None)
+        if switch is None or other is None or switch in kwargs:
+            return turn
+        return replace(turn, template_kwargs={**kwargs, switch: kwargs[other]})
+
+    def _tokens(
+        self, turn: Turn, prompt: Prompt, constraint: Constraint | None, max_tokens: int | None
+    ) -> PromptTokens:
+        sampling = replace(_filled(turn.sampling, self.defaults), max_tokens=max_tokens)
+        tokens = PromptTokens(
+            ids=prompt.ids,
+            sampling=sampling,
+            constraint=constraint,
+            text=prompt.text,
+            routing_key=turn.routing_key,
+        )
+        try:
+            check_prompt(tokens, self.info)
+        except ContextLengthExceeded as error:
+            raise ContextLengthExceeded(error.message, param="input") from error
+        return tokens
+
+    def _decoder(self, prepared: Prepared) -> Decoder:
+        parser = new_parser(
+            reasoning=prepared.reasoning,
+            tools=prepared.tools,
+            offered=prepared.offered,
+            starts_open=prepared.starts_open,
+        )
+        keep = markers(prepared.reasoning, prepared.tools)
+        tokenizer = self.builder.tokenizer
+        detokenizer = new_detokenizer(tokenizer, prepared.tokens.sampling, keep)
+        return Decoder(detokenizer, parser, tokenizer)
+
+
+_EFFORTS = {"none": "low", "minimal": "low", "xhigh": "high", "max": "high"}
+"""Efforts that templates do not know, to the nearest of low, medium and high."""
+
+
+def _schema(offer: Offer) -> ToolSchema:
+    tool = offer.tool
+    return ToolSchema(
+        name=offer.name,
+        parameters=tool_definition(offer)["function"]["parameters"],
+        strict=tool.strict if isinstance(tool, FunctionTool) else None,
+        free_text=isinstance(tool, CustomTool),
+    )
+
+
+def _filled(sampling: Sampling, defaults: Mapping[str, Any]) -> Sampling:
+    """Sampling with the model's defaults where the request says nothing."""
+    missing = {
+        name: defaults[name]
+        for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+        if getattr(sampling, name) is None and name in defaults
+    }
+    return replace(sampling, **missing) if missing else sampling
+
+
+class ModelDirectory:
+    """The models served here, by name."""
+
+    def __init__(self, models: Sequence[ServedModel]) -> None:
+        self._models = {model.name: model for model in models}
+
+    def all(self) -> Sequence[ServedModel]:
+        """Every model, in the order they were given."""
+        return tuple(self._models.values())
+
+    def find(self, name: str) -> ServedModel:
+        """The model of this name.
+
+        Raises:
+            ModelNotFound: there is none; the message names those there are.
+        """
+        if name in self._models:
+            return self._models[name]
+        known = ", ".join(self._models) or "none"
+        raise ModelNotFound(
+            f"The model '{name}' does not exist here (served: {known}).", param="model"
+        )

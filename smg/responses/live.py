@@ -1,0 +1,34 @@
+"""One response while it is worked on."""
+
+import asyncio
+
+from smg.events import TurnFinished
+from smg.responses.body import Json
+from smg.responses.intake import Order
+from smg.web.feed import Feed
+
+
+class Live:
+    """A running response: its order, its stream, its task, and what became of it."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.feed = Feed(self._abandoned)
+        self.task: asyncio.Task[None] | None = None
+        self.ended: TurnFinished | None = None
+        self.body: Json | None = None
+        """The response as it will stay, once it has ended."""
+
+    def end(self, event: TurnFinished, body: Json) -> None:
+        """Set what became of the response."""
+        self.ended, self.body = event, body
+
+    def cancel(self) -> None:
+        """Ask the turn to stop."""
+        if self.task is not None:
+            self.task.cancel()
+
+    def _abandoned(self) -> None:
+        """Stop working for a client that went away, unless the response is kept for later."""
+        if not self.order.stored:
+            self.cancel()

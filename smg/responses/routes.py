@@ -1,0 +1,174 @@
+"""/v1/responses over HTTP: bodies in, objects or streams out. No decisions."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from smg.errors import GatewayError, InvalidRequest, NotFound
+from smg.item_json import to_wire
+from smg.responses.body import Json
+from smg.responses.intake import Kitchen, accept, find_model, new_turn
+from smg.responses.live import Live
+from smg.responses.runs import Runs
+from smg.responses.schema import InputRequest, ResponsesRequest
+from smg.storage.base import Store
+from smg.storage.records import ResponseRecord
+from smg.web.auth import OwnerOf
+from smg.web.body import disconnected, read_body
+from smg.web.pages import item_list, page_of
+from smg.web.sse import DONE, event_stream
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The endpoints, and what they work with."""
+
+    kitchen: Kitchen
+    runs: Runs
+    owner_of: OwnerOf
+    max_body_bytes: int
+
+    def router(self) -> APIRouter:
+        """The table of paths."""
+        router = APIRouter(prefix="/v1/responses", tags=["Responses"])
+        router.post("", openapi_extra=_body_of(ResponsesRequest))(self.create)
+        router.post("/input_tokens", openapi_extra=_body_of(InputRequest))(self.input_tokens)
+        router.get("/{response_id}")(self.retrieve)
+        router.delete("/{response_id}")(self.delete)
+        router.post("/{response_id}/cancel")(self.cancel)
+        router.get("/{response_id}/input_items")(self.input_items)
+        return router
+
+    async def create(self, request: Request) -> Response:
+        """Create a response."""
+        owner = self.owner_of(request)
+        body = await read_body(request, ResponsesRequest, self.max_body_bytes)
+        order = await accept(body, self.kitchen, owner)
+        live = await self.runs.start(order)
+        if order.streamed:
+            return event_stream(_with_done(live.feed.read()))
+        if order.background:
+            return JSONResponse(order.head.body("queued"))
+        return await _whole(live, request)
+
+    async def input_tokens(self, request: Request) -> Json:
+        """Count the tokens that would be sent to the engine."""
+        owner = self.owner_of(request)
+        body = await read_body(request, InputRequest, self.max_body_bytes)
+        model = find_model(body, self.kitchen)
+        turn = await new_turn(body, self.kitchen, model, owner)
+        return {"object": "response.input_tokens", "input_tokens": await model.count(turn)}
+
+    async def retrieve(
+        self,
+        request: Request,
+        response_id: str,
+        stream: bool = False,
+        starting_after: Annotated[int | None, Query()] = None,
+    ) -> Response:
+        """Get a stored response, as an object or as the stream it was."""
+        owner = self.owner_of(request)
+        if stream:
+            after = -1 if starting_after is None else starting_after
+            return event_stream(_with_done(await self._events(response_id, owner, after)))
+        if starting_after is not None:
+            raise InvalidRequest("'starting_after' needs stream=true.", param="starting_after")
+        return JSONResponse(stored_body(await self._store.responses.get(response_id, owner)))
+
+    async def delete(self, request: Request, response_id: str) -> Json:
+        """Delete a stored response."""
+        await self._store.responses.delete(response_id, self.owner_of(request))
+        return {"id": response_id, "object": "response", "deleted": True}
+
+    async def cancel(self, request: Request, response_id: str) -> Json:
+        """Stop a background response; one that has ended is returned as it is."""
+        owner = self.owner_of(request)
+        record = await self._store.responses.get(response_id, owner)
+        if not record.background:
+            raise InvalidRequest("Cannot cancel a synchronous response.", param="response_id")
+        if self.runs.find(response_id, owner) is not None:
+            await self.runs.cancel(response_id, owner)
+            record = await self._store.responses.get(response_id, owner)
+        return stored_body(record)
+
+    async def input_items(self, request: Request, response_id: str) -> Json:
+        """List what a response was made from."""
+        owner, page = self.owner_of(request), page_of(request)
+        return item_list(await self._store.responses.input_items(response_id, owner, page))
+
+    @property
+    def _store(self) -> Store:
+        return self.kitchen.store
+
+    async def _events(
+        self, response_id: str, owner: str, after: int
+    ) -> AsyncGenerator[bytes, None]:
+        live = self.runs.find(response_id, owner)
+        if live is not None and live.feed.frames:
+            return live.feed.read(after)
+        return await _replay(self._store, response_id, owner, after)
+
+
+def stored_body(record: ResponseRecord) -> Json:
+    """The response object of a stored record."""
+    return {**record.body, "output": [to_wire(item) for item in record.output]}
+
+
+def _body_of(schema: type[InputRequest]) -> dict[str, Any]:
+    """The request body for OpenAPI: bodies are read by hand, so FastAPI cannot see it."""
+    content = {"application/json": {"schema": schema.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+async def _with_done(frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    try:
+        async for batch in frames:
+            yield batch
+        yield DONE
+    finally:
+        await frames.aclose()
+
+
+async def _replay(
+    store: Store, response_id: str, owner: str, after: int
+) -> AsyncGenerator[bytes, None]:
+    """The logged stream of a response, read in portions.
+
+    Raises:
+        NotFound: there is no such response.
+        InvalidRequest: it was not streamed, or has no event of that number.
+    """
+    first = await store.journal.events(response_id, owner, after=-1, limit=1)
+    if not first:
+        raise InvalidRequest(
+            "This response was not created with stream or background, so it has no events.",
+            param="stream",
+        )
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        position = after
+        while batch := await store.journal.events(response_id, owner, after=position):
+            position = batch[-1][0]
+            yield b"".join(frame for _, frame in batch)
+
+    return frames()
+
+
+async def _whole(live: Live, request: Request) -> JSONResponse:
+    """The finished response of one that is not streamed."""
+    ended = asyncio.create_task(live.feed.wait())
+    gone = asyncio.create_task(disconnected(request))
+    try:
+        await asyncio.wait({ended, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ended.cancel()
+        gone.cancel()
+    if live.body is None or live.ended is None:
+        raise NotFound("The response was cancelled: its client went away.")
+    if isinstance(live.ended.error, GatewayError):
+        raise live.ended.error
+    return JSONResponse(live.body)

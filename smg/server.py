@@ -1,0 +1,110 @@
+"""A gateway on a listening socket, from start to graceful end."""
+
+import logging
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from smg.app import Gateway, database_url, gateway
+from smg.errors import ConfigError
+from smg.mcp.toolbox import ServerStatus
+from smg.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Started = Callable[[Gateway, str], None]  # Told once the gateway listens, with its base URL.
+
+
+async def serve(settings: Settings, started: Started | None = None) -> None:
+    """Run a gateway until the process is told to stop.
+
+    Raises:
+        ConfigError: something about the set-up is wrong, the address included.
+    """
+    listening = bind(settings)
+    try:
+        async with gateway(settings) as running:
+            await listen(running, listening, started)
+    finally:
+        listening.close()
+
+
+def bind(settings: Settings) -> socket.socket:
+    """The socket to listen on; taken before anything slow, so that a taken port is told at once."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+    except OSError as error:
+        listening.close()
+        where = f"{settings.host}:{settings.port}"
+        raise ConfigError(f"--host, --port: cannot listen on {where}: {error.strerror}") from error
+    return listening
+
+
+async def listen(
+    running: Gateway, listening: socket.socket, started: Started | None = None
+) -> None:
+    """Answer requests on this socket until told to stop."""
+    settings = running.settings
+    config = uvicorn.Config(
+        running.app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_seconds)),
+        server_header=False,
+    )
+    host, port = listening.getsockname()[:2]
+    base_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def on_started() -> None:
+        announce(running, base_url)
+        if started is not None:
+            started(running, base_url)
+
+    await _Server(config, on_started).serve(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which tells when it listens."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
+
+
+def announce(running: Gateway, base_url: str) -> None:
+    """Say in a few lines what is served, where, and with what."""
+    for model in running.models.all():
+        up = sum(worker.is_up for worker in model.pool.workers)
+        log.info(
+            "Model %s: %d of %d workers up, context %s",
+            model.name,
+            up,
+            len(model.pool.workers),
+            model.context_length or "not known yet",
+        )
+    for status in running.toolbox.statuses():
+        log.info("MCP server %s (%s): %s", status.label, status.address, _server_state(status))
+    log.info("State in %s", shown_url(database_url(running.settings)))
+    log.info("Listening on %s/v1 (OpenAPI at %s/docs)", base_url, base_url)
+
+
+def _server_state(status: ServerStatus) -> str:
+    if status.tools:
+        return f"{len(status.tools)} tools"
+    return f"{status.state}, {status.error}" if status.error else str(status.state)
+
+
+def shown_url(url: str) -> str:
+    """A database URL without its password."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

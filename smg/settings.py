@@ -1,0 +1,279 @@
+"""Every setting of the gateway: one field is one flag, its environment variable, its help.
+
+`read` makes a Settings from a command line and the environment. A wrong value is a ConfigError of
+one line that names the flag. Standard library only.
+"""
+
+import argparse
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from smg.errors import ConfigError
+
+GROUPS = (
+    "Server",
+    "Workers",
+    "Model",
+    "Responses",
+    "MCP",
+    "Storage",
+    "Security",
+    "Logging",
+)
+
+
+def option(  # noqa: PLR0913 - what a flag can have
+    default: Any,
+    group: str,
+    help: str,
+    *,
+    metavar: str | None = None,
+    choices: Sequence[str] | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    aliases: tuple[str, ...] = (),
+    secret: bool = False,
+) -> Any:
+    """A field that is a flag."""
+    return field(
+        default=default,
+        metadata={
+            "group": group,
+            "help": help,
+            "metavar": metavar,
+            "choices": choices,
+            "least": least,
+            "most": most,
+            "aliases": aliases,
+            "secret": secret,
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How one gateway runs."""
+
+    host: str = option("127.0.0.1", "Server", "address to listen on")
+    port: int = option(
+        30000, "Server", "port to listen on; 0 takes a free one", least=0, most=65535
+    )
+    max_body_mib: int = option(16, "Server", "largest request body, in MiB", least=1, most=4096)
+    shutdown_grace_seconds: float = option(
+        30.0, "Server", "time running responses have to end at shutdown", least=0
+    )
+
+    worker_urls: tuple[str, ...] = option(
+        (), "Workers", "engines to use: grpc://host:port, grpcs://host:port", metavar="URL"
+    )
+    policy: str = option(
+        "round_robin", "Workers", "how a worker is chosen", choices=("round_robin", "random")
+    )
+    worker_startup_timeout_secs: float = option(
+        60.0, "Workers", "how long to wait at start for the first worker to answer", least=0
+    )
+    health_check_interval_secs: float = option(
+        30.0, "Workers", "time between health checks of a worker that is up", least=0.1
+    )
+    first_token_timeout_secs: float = option(
+        300.0, "Workers", "longest wait for a generation's first token", least=0.001
+    )
+    next_token_timeout_secs: float = option(
+        60.0, "Workers", "longest wait between two tokens", least=0.001
+    )
+    tls_ca: str | None = option(
+        None, "Workers", "CA certificate for grpcs:// workers", metavar="PEM"
+    )
+    tls_cert: str | None = option(None, "Workers", "client certificate for workers", metavar="PEM")
+    tls_key: str | None = option(None, "Workers", "key of the client certificate", metavar="PEM")
+
+    model_path: str | None = option(
+        None,
+        "Model",
+        "folder or Hugging Face id of the model: tokenizer and chat template come from there",
+        metavar="ID_OR_DIR",
+        aliases=("--model",),
+    )
+    served_model_name: str | None = option(
+        None, "Model", "name clients use; default: what the worker says, else the model path"
+    )
+    chat_template: str | None = option(
+        None, "Model", "template file (.jinja or .json) instead of the model's own", metavar="FILE"
+    )
+    reasoning_parser: str | None = option(
+        None, "Model", "how reasoning is told apart; default: found out from the model"
+    )
+    tool_call_parser: str | None = option(
+        None, "Model", "how tool calls are read; default: found out from the model"
+    )
+
+    max_generations: int = option(
+        25, "Responses", "model calls one response may take (then it ends incomplete)", least=1
+    )
+    max_tool_calls: int = option(
+        100, "Responses", "MCP calls one response may make when it sets no limit", least=1
+    )
+    response_timeout_secs: float = option(
+        1800.0, "Responses", "longest time one response may take", least=1
+    )
+
+    mcp_config_path: str | None = option(
+        None, "MCP", "JSON or YAML file with the MCP servers", metavar="FILE"
+    )
+
+    database_url: str | None = option(
+        None,
+        "Storage",
+        "sqlite:///FILE, sqlite:///:memory: or postgresql://...; default: smg.db in the user's "
+        "data folder",
+        metavar="URL",
+    )
+
+    api_key: tuple[str, ...] = option(
+        (), "Security", "keys clients must send; each sees only its own data", secret=True
+    )
+
+    log_level: str = option(
+        "info",
+        "Logging",
+        "least important message shown",
+        choices=("debug", "info", "warning", "error"),
+    )
+    log_json: bool = option(False, "Logging", "log one JSON object a line")
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a field."""
+    return "SMG_" + name.upper()
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for every field, in groups."""
+    groups = {name: parser.add_argument_group(name) for name in GROUPS}
+    for entry in dataclasses.fields(Settings):
+        about = entry.metadata
+        kwargs: dict[str, Any] = {"default": None, "dest": entry.name}
+        shown = "" if entry.default in (None, ()) else f" (default: {_shown(entry.default)})"
+        kwargs["help"] = f"{about['help']}{shown} [{variable_of(entry.name)}]".replace("%", "%%")
+        kind, many = _kind(entry)
+        if kind is bool:
+            kwargs["action"] = argparse.BooleanOptionalAction
+        else:
+            kwargs["metavar"] = about["metavar"] or _metavar(about["choices"], kind)
+            if many:
+                kwargs |= {"nargs": "+", "action": "extend"}
+        groups[about["group"]].add_argument(flag_of(entry.name), *about["aliases"], **kwargs)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+
+
+def _metavar(choices: Sequence[str] | None, kind: type) -> str:
+    if choices:
+        return "{" + ",".join(choices) + "}"
+    return {int: "N", float: "SECONDS"}.get(kind, "TEXT")
+
+
+def _kind(entry: "dataclasses.Field[Any]") -> tuple[type, bool]:
+    """The type of a field's value, and whether there may be several."""
+    hint = typing.get_type_hints(Settings)[entry.name]
+    if typing.get_origin(hint) is tuple:
+        return typing.get_args(hint)[0], True
+    if isinstance(hint, types.UnionType):
+        return next(kind for kind in typing.get_args(hint) if kind is not type(None)), False
+    return hint, False
+
+
+def read(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+    """Settings from parsed flags, else from the environment, else the defaults.
+
+    Raises:
+        ConfigError: a value is of the wrong kind or out of range; the message names its flag.
+    """
+    values: dict[str, Any] = {}
+    for entry in dataclasses.fields(Settings):
+        given = arguments.get(entry.name)
+        source = flag_of(entry.name)
+        if given is None and variable_of(entry.name) in environment:
+            source = variable_of(entry.name)
+            given = environment[source]
+        if given is not None:
+            values[entry.name] = _value(entry, given, source)
+    return Settings(**values)
+
+
+def _value(entry: "dataclasses.Field[Any]", given: Any, source: str) -> Any:
+    kind, many = _kind(entry)
+    if many:
+        texts = given.split() if isinstance(given, str) else given
+        return tuple(_checked(entry, kind(text), source) for text in texts)
+    return _checked(entry, _converted(kind, given, source), source)
+
+
+def _converted(kind: type, given: Any, source: str) -> Any:
+    if isinstance(given, bool):
+        return given
+    convert: Callable[[str], Any] = _truth if kind is bool else kind
+    try:
+        return convert(given)
+    except ValueError:
+        wanted = {int: "a whole number", float: "a number", bool: "true or false"}[kind]
+        raise ConfigError(f"{source}: expected {wanted}, got {given!r}") from None
+
+
+def _truth(text: str) -> bool:
+    known = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "": False,
+    }
+    if text.lower() not in known:
+        raise ValueError(text)
+    return known[text.lower()]
+
+
+def _checked(entry: "dataclasses.Field[Any]", value: Any, source: str) -> Any:
+    about = entry.metadata
+    if about["choices"] and value not in about["choices"]:
+        known = ", ".join(about["choices"])
+        raise ConfigError(f"{source}: unknown value {value!r}; known are {known}")
+    if about["least"] is not None and value < about["least"]:
+        raise ConfigError(f"{source}: {value:g} is below the least, {about['least']:g}")
+    if about["most"] is not None and value > about["most"]:
+        raise ConfigError(f"{source}: {value:g} is above the most, {about['most']:g}")
+    return value
+
+
+def new_parser(description: str) -> argparse.ArgumentParser:
+    """A command line whose mistakes are ConfigErrors."""
+    return _Parser(prog="smg", description=description, allow_abbrev=False)
+
+
+def check_file(path: str | None, name: str) -> None:
+    """Refuse a path that is no readable file.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if path is not None and not Path(path).is_file():
+        raise ConfigError(f"{flag_of(name)}: there is no file {path!r}")

@@ -1,0 +1,204 @@
+"""The journal in SQL: who works on a response, its steps, and the events that were sent.
+
+Every write of a run locks the response's row and compares the lease, in the same transaction.
+"""
+
+import json
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from smg.errors import Conflict
+from smg.storage.database import Database
+from smg.storage.records import UNFINISHED, EventBatch, Lease, Step, UnfinishedResponse
+from smg.storage.rows import check_lease, is_free, is_visible, to_text, visible_response
+from smg.storage.tables import database_now, events, idempotency_keys, responses, steps
+
+
+class SqlJournal:
+    """A JournalStore on a migrated database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def claim(self, response_id: str, owner: str, holder: str, ttl: float) -> Lease | None:
+        """Take an unfinished response that nobody holds; `None`: there is none to take."""
+        take = (
+            update(responses)
+            .where(
+                is_visible(response_id, owner),
+                responses.c.status.in_(UNFINISHED),
+                is_free(responses.c.lease_until),
+            )
+            .values(
+                lease_holder=holder,
+                lease_until=database_now() + ttl,
+                attempt=responses.c.attempt + 1,
+            )
+            .returning(responses.c.attempt)
+        )
+
+        async def work(connection: AsyncConnection) -> Lease | None:
+            attempt = await connection.scalar(take)
+            if attempt is None:
+                return None
+            return Lease(response_id=response_id, owner=owner, holder=holder, attempt=attempt)
+
+        return await self._database.write(work)
+
+    async def renew(self, lease: Lease, ttl: float) -> bool:
+        """Hold on for `ttl` more seconds; whether somebody asked to cancel."""
+        longer = (
+            update(responses)
+            .where(responses.c.id == lease.response_id)
+            .values(lease_until=database_now() + ttl)
+        )
+
+        async def work(connection: AsyncConnection) -> bool:
+            row = await check_lease(connection, lease)
+            await connection.execute(longer)
+            return bool(row.cancel_requested)
+
+        return await self._database.write(work)
+
+    async def release(self, lease: Lease) -> None:
+        """Give an unfinished response back, if it is still ours."""
+        give = (
+            update(responses)
+            .where(
+                is_visible(lease.response_id, lease.owner),
+                responses.c.lease_holder == lease.holder,
+                responses.c.attempt == lease.attempt,
+            )
+            .values(lease_holder=None, lease_until=None)
+        )
+        await self._database.write(lambda c: c.execute(give))
+
+    async def unfinished(self, limit: int = 100) -> list[UnfinishedResponse]:
+        """Unfinished responses that nobody holds, oldest first; of all owners."""
+        query = (
+            select(responses)
+            .where(
+                responses.c.status.in_(UNFINISHED),
+                responses.c.deleted.is_(False),
+                is_free(responses.c.lease_until),
+            )
+            .order_by(responses.c.created_at, responses.c.id)
+            .limit(limit)
+        )
+
+        async def work(connection: AsyncConnection) -> list[UnfinishedResponse]:
+            return [
+                UnfinishedResponse(
+                    id=row.id,
+                    owner=row.owner,
+                    status=row.status,
+                    background=row.background,
+                    attempt=row.attempt,
+                    cancel_requested=row.cancel_requested,
+                )
+                for row in await connection.execute(query)
+            ]
+
+        return await self._database.read(work)
+
+    async def append_events(self, lease: Lease, batch: EventBatch) -> None:
+        """Log frames of the response's stream before they are sent."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await check_lease(connection, lease)
+            await insert_events(connection, lease.response_id, batch)
+
+        await self._database.write(work)
+
+    async def events(
+        self, response_id: str, owner: str, after: int = -1, limit: int = 1000
+    ) -> list[tuple[int, bytes]]:
+        """Logged frames with a sequence number above `after`."""
+        query = (
+            select(events.c.sequence, events.c.frame)
+            .where(events.c.response_id == response_id, events.c.sequence > after)
+            .order_by(events.c.sequence)
+            .limit(limit)
+        )
+
+        async def work(connection: AsyncConnection) -> list[tuple[int, bytes]]:
+            await visible_response(connection, response_id, owner)
+            return [(row.sequence, row.frame) for row in await connection.execute(query)]
+
+        return await self._database.read(work)
+
+    async def append_step(self, lease: Lease, step: Step) -> None:
+        """Write down a step before its effect."""
+        row = insert(steps).values(
+            response_id=lease.response_id,
+            number=step.number,
+            kind=step.kind,
+            state=to_text(step.state),
+            at=database_now(),
+        )
+
+        async def work(connection: AsyncConnection) -> None:
+            await check_lease(connection, lease)
+            await connection.execute(row)
+
+        await self._database.write(work)
+
+    async def steps(self, response_id: str, owner: str) -> list[Step]:
+        """All steps, first to last."""
+        query = select(steps).where(steps.c.response_id == response_id).order_by(steps.c.number)
+
+        async def work(connection: AsyncConnection) -> list[Step]:
+            await visible_response(connection, response_id, owner)
+            return [
+                Step(number=row.number, kind=row.kind, state=json.loads(row.state))
+                for row in await connection.execute(query)
+            ]
+
+        return await self._database.read(work)
+
+    async def remember_key(
+        self, owner: str, key: str, request_hash: str, response_id: str
+    ) -> str | None:
+        """Bind an idempotency key to a request; the earlier response's id, if it was bound."""
+        bound_key = select(idempotency_keys).where(
+            idempotency_keys.c.owner == owner, idempotency_keys.c.key == key
+        )
+        bind = insert(idempotency_keys).values(
+            owner=owner,
+            key=key,
+            request_hash=request_hash,
+            response_id=response_id,
+            created_at=database_now(),
+        )
+
+        async def work(connection: AsyncConnection) -> str | None:
+            bound = (await connection.execute(bound_key)).one_or_none()
+            if bound is None:
+                await connection.execute(bind)
+                return None
+            if bound.request_hash != request_hash:
+                raise Conflict(
+                    "This Idempotency-Key was used for a different request",
+                    code="idempotency_key_reused",
+                )
+            return str(bound.response_id)
+
+        return await self._database.write(work)
+
+    async def forget_key(self, owner: str, key: str) -> None:
+        """Free a key whose request came to nothing."""
+        free = delete(idempotency_keys).where(
+            idempotency_keys.c.owner == owner, idempotency_keys.c.key == key
+        )
+        await self._database.write(lambda c: c.execute(free))
+
+
+async def insert_events(connection: AsyncConnection, response_id: str, batch: EventBatch) -> None:
+    """Log frames; the caller has made sure that the response is his."""
+    rows = [
+        {"response_id": response_id, "sequence": sequence, "frame": frame}
+        for sequence, frame in enumerate(batch.frames, batch.first_sequence)
+    ]
+    if rows:
+        await connection.execute(insert(events), rows)

@@ -1,0 +1,65 @@
+"""Brings a database to the tables of this version, by the Alembic scripts that come with it.
+
+One transaction, under a lock that gateways starting at the same time share. It never goes back:
+a database that is newer than the code is refused.
+"""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+import smg
+from smg.errors import ConfigError
+from smg.storage.database import Database, open_database
+
+PACKAGE = Path(smg.__file__).parent
+
+ADVISORY_LOCK = 0x736D67  # "smg": any number that no other program takes on this database.
+
+
+async def upgrade(url: str) -> None:
+    """Bring the database at this URL up to date.
+
+    Raises:
+        ConfigError: the URL is wrong, or the database belongs to a newer gateway.
+        StorageError: the database cannot be reached or written.
+    """
+    database = open_database(url)
+    try:
+        await migrate(database)
+    finally:
+        await database.close()
+
+
+async def migrate(database: Database) -> None:
+    """Bring an open database up to date."""
+
+    async def work(connection: AsyncConnection) -> None:
+        if not database.is_sqlite:
+            await connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+        await connection.run_sync(_migrate)
+
+    await database.write(work)
+
+
+def _migrate(connection: Connection) -> None:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    found = set(MigrationContext.configure(connection).get_current_heads())
+    if unknown := sorted(found - known):
+        raise ConfigError(
+            f"The database is of a newer version ({', '.join(unknown)}) than this gateway; "
+            "use a newer smg, or restore a backup"
+        )
+    command.upgrade(config, "head")
+
+
+def _scripts() -> Path:
+    installed = PACKAGE / "_migrations"
+    return installed if installed.is_dir() else PACKAGE.parent / "migrations"

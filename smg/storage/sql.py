@@ -1,0 +1,50 @@
+"""The store on a SQL database: opens and migrates it, and is the whole of it for the rest."""
+
+from typing import Self
+
+from smg.storage.conversations import SqlConversations
+from smg.storage.database import BUSY_SECONDS, Database, Synchronous, open_database
+from smg.storage.journal import SqlJournal
+from smg.storage.migrations import migrate
+from smg.storage.responses import SqlResponses
+
+
+class SqlStore:
+    """A Store on SQLite or PostgreSQL; `open` makes one."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.responses = SqlResponses(database)
+        self.conversations = SqlConversations(database)
+        self.journal = SqlJournal(database)
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        synchronous: Synchronous = "normal",
+        busy_seconds: float = BUSY_SECONDS,
+    ) -> Self:
+        """The store at a URL or a file's path, brought up to date.
+
+        `synchronous="full"` makes SQLite wait for the disk: a power loss then takes nothing
+        that was saved. Without it a crash of the gateway loses nothing either, but a power loss
+        may take the last moments. `busy_seconds` is how long a writer waits for its turn, and
+        then for another process, before it gives up.
+
+        Raises:
+            ConfigError: the URL is wrong, or the database belongs to a newer gateway.
+            StorageError: the database cannot be reached or written.
+        """
+        database = open_database(url, synchronous=synchronous, busy_seconds=busy_seconds)
+        try:
+            await migrate(database)
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database)
+
+    async def close(self) -> None:
+        """Finish what is being written and let the database go."""
+        await self._database.close()

@@ -1,0 +1,203 @@
+"""A turn and what has been said in it, to a prompt: text and token ids.
+
+`Turn` and output items in, `Prompt` out. The same conversation gives the same prompt, and a longer
+one begins as the shorter did wherever the template allows it: engines cache by prefix.
+"""
+
+import asyncio
+import logging
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from smg.errors import ConfigError, InvalidRequest
+from smg.items import Item
+from smg.tokens.arguments import CUSTOM_PARAMETER
+from smg.tokens.fit import fit
+from smg.tokens.guard import without
+from smg.tokens.habits import Habits, probe
+from smg.tokens.messages import (
+    CallId,
+    OpenSealed,
+    new_messages,
+    public_call_id,
+    stays_sealed,
+)
+from smg.tokens.source import ModelFiles
+from smg.tokens.template import ChatMessage, ChatTemplate
+from smg.tokens.tokenizer import Tokenizer
+from smg.turn import CustomTool, Offer, ServerTool, Turn
+
+RENDER_SECONDS = 2.0
+"""A template that needs longer is broken or hostile; real ones take milliseconds."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What an engine reads."""
+
+    ids: list[int]
+    text: str
+    """The rendered prompt, for logs and to see its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    text: str
+    sign: str | None
+    """What marks text that spells control tokens."""
+
+
+class PromptBuilder:
+    """Makes the prompts of one model."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        tool_template: ChatTemplate | None = None,
+        *,
+        call_id: CallId = public_call_id,
+        open_sealed: OpenSealed = stays_sealed,
+    ) -> None:
+        """`tool_template` is used for turns with tools, where a model has one of its own."""
+        self.tokenizer = tokenizer
+        self._plain = _Form.of(template, tokenizer)
+        self._with_tools = _Form.of(tool_template, tokenizer) if tool_template else self._plain
+        self._call_id = call_id
+        self._open_sealed = open_sealed
+        if not self._with_tools.habits.renders_tools:
+            log.warning("The chat template shows no tools: the model will not know of any")
+
+    @classmethod
+    def load(
+        cls,
+        files: ModelFiles,
+        keep: Iterable[str] = (),
+        *,
+        call_id: CallId = public_call_id,
+        open_sealed: OpenSealed = stays_sealed,
+    ) -> Self:
+        """The builder of a model's folder; `keep` are the markers its parser reads.
+
+        Raises:
+            ConfigError: the folder holds no tokenizer or no chat template.
+        """
+        tokenizer = Tokenizer.load(files, keep)
+        templates = {
+            name: ChatTemplate(source, tokenizer.named) for name, source in files.templates.items()
+        }
+        default = templates.get("default")
+        if default is None:
+            raise ConfigError(f"{files.folder} has no chat template; name one with --chat-template")
+        tool_template = templates.get("tool_use")
+        return cls(tokenizer, default, tool_template, call_id=call_id, open_sealed=open_sealed)
+
+    @property
+    def habits(self) -> Habits:
+        """What the template for turns with tools wants."""
+        return self._with_tools.habits
+
+    def build(self, turn: Turn, output: Sequence[Item] = (), starts: Container[str] = ()) -> Prompt:
+        """The prompt of a turn's next generation.
+
+        `output` is what the turn has said so far; `starts` are ids of items in it with which a
+        generation began.
+
+        Raises:
+            InvalidRequest: the conversation cannot be said to this model.
+        """
+        return self._encode(self._render(turn, output, starts))
+
+    async def build_async(
+        self, turn: Turn, output: Sequence[Item] = (), starts: Container[str] = ()
+    ) -> Prompt:
+        """As `build`, in a thread, so that a long prompt stops nobody else."""
+        try:
+            async with asyncio.timeout(RENDER_SECONDS):
+                rendered = await asyncio.to_thread(self._render, turn, output, starts)
+        except TimeoutError as error:
+            raise InvalidRequest("The model's chat template takes too long") from error
+        return await asyncio.to_thread(self._encode, rendered)
+
+    def _render(self, turn: Turn, output: Sequence[Item], starts: Container[str]) -> _Rendered:
+        messages = new_messages(
+            turn.instructions,
+            (*turn.history, *turn.input, *output),
+            self._call_id,
+            open_sealed=self._open_sealed,
+            names=_offered_names(turn.tools.offers),
+            starts=starts,
+        )
+        tools = [tool_definition(offer) for offer in turn.tools.callable_offers()]
+        form = self._with_tools if tools else self._plain
+        return form.render(messages, tools, turn.template_kwargs)
+
+    def _encode(self, rendered: _Rendered) -> Prompt:
+        ids = self.tokenizer.encode(rendered.text, rendered.sign)
+        text = rendered.text if rendered.sign is None else without(rendered.text, rendered.sign)
+        return Prompt(ids, text)
+
+
+class _Form:
+    """One template, what it wants, and what keeps it safe."""
+
+    def __init__(self, template: ChatTemplate, habits: Habits, tokenizer: Tokenizer) -> None:
+        self._template = template
+        self.habits = habits
+        self._guard = tokenizer.guard(template.literals)
+
+    @classmethod
+    def of(cls, template: ChatTemplate, tokenizer: Tokenizer) -> Self:
+        return cls(template, probe(template), tokenizer)
+
+    def render(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[Mapping[str, Any]],
+        kwargs: Mapping[str, Any],
+    ) -> _Rendered:
+        fitted = fit(messages, self.habits)
+        # A keyword's value is the client's to the last word, as arguments are.
+        wrapped = {key: {"arguments": value} for key, value in kwargs.items()}
+        [said, offered, marked], sign = self._guard.mark([fitted, tools, wrapped])
+        given = {key: entry["arguments"] for key, entry in marked.items()}
+        text = self._template.render(said, offered, kwargs=given, seconds=RENDER_SECONDS)
+        return _Rendered(text, sign)
+
+
+def tool_definition(offer: Offer) -> dict[str, Any]:
+    """A tool as chat templates know it; a custom tool as a function of one string."""
+    function: dict[str, Any] = {"name": offer.name}
+    tool = offer.tool
+    description = _custom_description(tool) if isinstance(tool, CustomTool) else tool.description
+    if description is not None:
+        function["description"] = description
+    if isinstance(tool, CustomTool):
+        function["parameters"] = {
+            "type": "object",
+            "properties": {CUSTOM_PARAMETER: {"type": "string"}},
+            "required": [CUSTOM_PARAMETER],
+        }
+    else:
+        function["parameters"] = dict(tool.parameters or {"type": "object", "properties": {}})
+    return {"type": "function", "function": function}
+
+
+def _custom_description(tool: CustomTool) -> str | None:
+    if tool.definition is None:
+        return tool.description
+    rule = f"The input must follow this {tool.syntax} definition:\n{tool.definition}"
+    return f"{tool.description}\n\n{rule}" if tool.description else rule
+
+
+def _offered_names(offers: Sequence[Offer]) -> dict[tuple[str | None, str], str]:
+    return {
+        (
+            offer.tool.server if isinstance(offer.tool, ServerTool) else offer.tool.namespace,
+            offer.tool.name,
+        ): offer.name
+        for offer in offers
+    }

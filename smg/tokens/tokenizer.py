@@ -1,0 +1,300 @@
+"""One model's vocabulary: text to ids, ids to text, and which ids are control tokens.
+
+A model's files come in. Text from users and tools never becomes control tokens: see `encode` and
+smg.tokens.guard. Knows no message and no template's meaning.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Self
+
+import tokenizers
+
+from smg.errors import ConfigError, InvalidRequest
+from smg.tokens.guard import Guard, without
+from smg.tokens.pieces import Pieces, table
+from smg.tokens.source import ModelFiles
+
+NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class Tokenizer:
+    """A model's tokenizer. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        *,
+        named: Mapping[str, str] | None = None,
+        eos_ids: Iterable[int] = (),
+        controls: Iterable[str] = (),
+    ) -> None:
+        """`named` are tokens by role (bos_token, ...), `controls` more tokens that steer a model.
+
+        Every special token is a control token; `controls` adds what is known from elsewhere:
+        the added tokens that the chat template or a parser uses.
+        """
+        # A file may ask for these; a prompt is never cut or filled up.
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        self._file: dict[str, Any] = json.loads(backend.to_str())
+        self.named = dict(named or {})
+        self.added: dict[int, str] = {
+            entry["id"]: entry["content"] for entry in self._file["added_tokens"]
+        }
+        names = set(self.named.values())
+        self.special_ids = frozenset(
+            entry["id"]
+            for entry in self._file["added_tokens"]
+            if entry["special"] or entry["content"] in names
+        )
+        self.eos_ids = frozenset(eos_ids) | self._ids([self.named.get("eos_token", "")])
+        wanted = {self.added[token_id] for token_id in self.special_ids} | set(controls)
+        self.controls = frozenset(
+            content for content in self.added.values() if content in wanted and content.strip()
+        )
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, files: ModelFiles, keep: Iterable[str] = ()) -> Self:
+        """The tokenizer of a model's folder; `keep` are a parser's markers.
+
+        Raises:
+            ConfigError: the folder holds none that can be read.
+        """
+        backend = _backend(files)
+        _add_missing(backend, files.tokenizer_config)
+        named = _named(files)
+        templates = "\n".join(files.templates.values())
+        added = (token.content for token in backend.get_added_tokens_decoder().values())
+        used = (content for content in added if content in templates)
+        return cls(backend, named=named, eos_ids=files.eos_ids, controls={*used, *keep})
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest id."""
+        return len(self._texts)
+
+    def encode(self, rendered: str, sign: str | None = None) -> list[int]:
+        """The ids of a rendered prompt; nothing is added to it.
+
+        With a sign, control strings that hold it are text, and the sign itself is not there.
+        """
+        if sign is None or sign not in rendered:
+            return self._backend.encode(rendered, add_special_tokens=False).ids
+        ids: list[int] = []
+        run: list[str] = []
+        segments = self._split.split(rendered)
+        for position, segment in enumerate(segments):
+            if sign not in segment:
+                run.append(segment)
+                continue
+            # At odd positions stand control strings, and they hold no sign.
+            before, after = segments[position - 1 : position], segments[position + 1 : position + 2]
+            ids += self._backend.encode("".join(run), add_special_tokens=False).ids
+            run.clear()
+            ids += self._encode_text(self._trimmed(segment, before, after), sign, not position)
+        return ids + self._backend.encode("".join(run), add_special_tokens=False).ids
+
+    def token_text(self, token_id: int) -> str:
+        """How a token reads alone; half a character reads as U+FFFD."""
+        return self.token_bytes(token_id).decode(errors="replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes a token stands for; none for an id outside the vocabulary."""
+        if not 0 <= token_id < len(self._texts):
+            return b""
+        if (text := self._texts[token_id]) is not None:
+            return text.encode()
+        return self._raw.get(token_id, b"")
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
+        """The text of ids, all at once."""
+        return self._backend.decode(ids, skip_special_tokens=skip_special)
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a token by its exact text."""
+        return self._backend.token_to_id(token)
+
+    def guard(self, template_literals: Sequence[str] = ()) -> Guard:
+        """What keeps other people's text from becoming this tokenizer's control tokens."""
+        normalizer = self._backend.normalizer
+        searched_normalized = any(
+            entry["normalized"] and entry["content"] in self.controls
+            for entry in self._file["added_tokens"]
+        )
+        return Guard(
+            self.controls,
+            template_literals=template_literals,
+            normalize=normalizer.normalize_str if normalizer and searched_normalized else None,
+        )
+
+    @cached_property
+    def pieces(self) -> Pieces | None:
+        """How each token reads among others; `None` if that depends on the others."""
+        return table(self._file, self._backend.get_vocab(with_added_tokens=True), self.added)
+
+    @cached_property
+    def _texts(self) -> list[str | None]:
+        return self._token_table[0]
+
+    @cached_property
+    def _raw(self) -> Mapping[int, bytes]:
+        return self._token_table[1]
+
+    @cached_property
+    def _token_table(self) -> tuple[list[str | None], Mapping[int, bytes]]:
+        if self.pieces is not None:
+            return self.pieces.texts, self.pieces.raw
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        texts: list[str | None] = [None] * (max(vocabulary.values(), default=-1) + 1)
+        for token_id in vocabulary.values():
+            texts[token_id] = self._backend.decode([token_id], skip_special_tokens=False)
+        return texts, {}
+
+    @cached_property
+    def _split(self) -> re.Pattern[str]:
+        # The longest first: so does the tokenizer. The sign breaks any string but a single
+        # character, so that one must look behind itself.
+        longest = sorted(self.controls, key=len, reverse=True)
+        strings = [re.escape(c) + ("(?![\ufdd0-\ufdef])" if len(c) == 1 else "") for c in longest]
+        return re.compile(f"({'|'.join(strings)})" if strings else "((?!))")
+
+    def _ids(self, tokens: Iterable[str]) -> frozenset[int]:
+        found = (self._backend.token_to_id(token) for token in tokens if token)
+        return frozenset(token_id for token_id in found if token_id is not None)
+
+    def _trimmed(self, segment: str, before: list[str], after: list[str]) -> str:
+        """The segment less the spaces that control tokens beside it swallow."""
+        if before and before[0] in self._swallowing("rstrip"):
+            segment = segment.lstrip()
+        if after and after[0] in self._swallowing("lstrip"):
+            segment = segment.rstrip()
+        return segment
+
+    def _swallowing(self, side: str) -> set[str]:
+        return {entry["content"] for entry in self._file["added_tokens"] if entry[side]}
+
+    def _encode_text(self, segment: str, sign: str, at_start: bool) -> list[int]:
+        """Encode text that spells control strings, so that none of them becomes one."""
+        control_ids = self._ids(self.controls) - self._ids([_unknown(self._file["model"])])
+        ids = self._plain_ids(without(segment, sign), at_start)
+        if control_ids.isdisjoint(ids):
+            return ids
+        # The model itself holds the string (not only the added tokens): encode its parts apart.
+        first, *others = without_escapes(segment, sign).split(sign)
+        ids = self._plain_ids(first, at_start)
+        for part in others:
+            ids += self._plain_ids(part, False)
+        if control_ids.isdisjoint(ids):
+            return ids
+        raise InvalidRequest("The input spells a control token that this model cannot take as text")
+
+    def _plain_ids(self, text: str, at_start: bool) -> list[int]:
+        with self._lock:
+            plain, renamed = self._plain_at_start if at_start else self._plain_inside
+        ids = plain.encode(text, add_special_tokens=False).ids
+        return [renamed.get(token_id, token_id) for token_id in ids] if renamed else ids
+
+    @cached_property
+    def _plain_at_start(self) -> "Plain":
+        return self._plain(self._file)
+
+    @cached_property
+    def _plain_inside(self) -> "Plain":
+        # "first" adds a space at the start of a prompt; this text stands inside one.
+        return self._plain(_never_first(self._file))
+
+    def _plain(self, file: Mapping[str, Any]) -> "Plain":
+        """A tokenizer that does not know the control strings, and its ids that differ."""
+        added = [entry for entry in file["added_tokens"] if entry["content"] not in self.controls]
+        content = {**file, "added_tokens": added, "post_processor": None}
+        plain = tokenizers.Tokenizer.from_str(json.dumps(content))
+        # Added tokens are numbered anew as they are read, so those behind a gap have moved.
+        renamed = {
+            moved: entry["id"]
+            for entry in added
+            if (moved := plain.token_to_id(entry["content"])) is not None and moved != entry["id"]
+        }
+        return plain, renamed
+
+
+Plain = tuple[tokenizers.Tokenizer, dict[int, int]]
+
+
+def _unknown(model: Mapping[str, Any]) -> str:
+    """The token that a vocabulary gives for letters it lacks; the text may well hold such."""
+    position = model.get("unk_id")  # Unigram names it by its place.
+    token = model["vocab"][position][0] if position is not None else model.get("unk_token")
+    return str(token or "")
+
+
+def without_escapes(segment: str, sign: str) -> str:
+    """The segment with the sign's escape form spelled as the sign."""
+    return re.sub(rf"\\u{ord(sign):04x}", sign, segment, flags=re.IGNORECASE)
+
+
+def _backend(files: ModelFiles) -> tokenizers.Tokenizer:
+    path = files.tokenizer_json
+    if path is None:
+        return _converted(files)
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    # The library raises plain Exception for a file it cannot read.
+    except Exception as error:
+        raise ConfigError(f"{path}: no tokenizer that can be read ({error})") from error
+
+
+def _converted(files: ModelFiles) -> tokenizers.Tokenizer:
+    """Let transformers build the tokenizer from older files; its import takes seconds."""
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    try:
+        backend = AutoTokenizer.from_pretrained(str(files.folder)).backend_tokenizer
+    # Whatever a foreign folder can do to it: missing files, missing packages, wrong content.
+    except Exception as error:
+        raise ConfigError(f"--model-path: no tokenizer in {files.folder} ({error})") from error
+    if not isinstance(backend, tokenizers.Tokenizer):
+        raise ConfigError(f"--model-path: {files.folder} holds no fast tokenizer")
+    return backend
+
+
+def _add_missing(backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
+    """Add tokens that only tokenizer_config.json tells of, under the ids it gives them."""
+    known = backend.get_added_tokens_decoder()
+    entries = config.get("added_tokens_decoder", {})
+    for token_id, entry in sorted((int(key), value) for key, value in entries.items()):
+        if token_id in known:
+            continue
+        flags = {
+            flag: bool(entry.get(flag, False))
+            for flag in ("single_word", "lstrip", "rstrip", "normalized", "special")
+        }
+        backend.add_tokens([tokenizers.AddedToken(entry["content"], **flags)])
+        if backend.token_to_id(entry["content"]) != token_id:
+            raise ConfigError(
+                f"tokenizer_config.json numbers {entry['content']!r} {token_id},"
+                f" tokenizer.json {backend.token_to_id(entry['content'])}"
+            )
+
+
+def _named(files: ModelFiles) -> dict[str, str]:
+    named = {}
+    for name in NAMED:
+        value = files.tokenizer_config.get(name) or files.special_tokens_map.get(name)
+        if isinstance(value, Mapping):
+            value = value.get("content")
+        if isinstance(value, str):
+            named[name] = value
+    return named
+
+
+def _never_first(file: Mapping[str, Any]) -> dict[str, Any]:
+    """The tokenizer with every `prepend_scheme: first` turned to `never`."""
+    text = json.dumps(file["pre_tokenizer"])
+    changed = text.replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
+    return {**file, "pre_tokenizer": json.loads(changed)}

@@ -1,0 +1,107 @@
+"""Request bodies: bytes to a checked pydantic object, within limits."""
+
+import json
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from smg.errors import InvalidRequest, PayloadTooLarge
+from smg.web.errors import invalid_request
+
+Body = TypeVar("Body", bound=BaseModel)
+
+MAX_DEPTH = 64
+"""JSON nested deeper than this is refused: nothing a client means is."""
+
+
+async def read_body(request: Request, schema: type[Body], max_bytes: int) -> Body:
+    """Read and check a JSON body.
+
+    Raises:
+        PayloadTooLarge: the body is larger than this gateway takes.
+        InvalidRequest: it is no JSON object, or a field is wrong.
+    """
+    fields = parse_object(await read_bytes(request, max_bytes))
+    try:
+        return schema.model_validate(fields)
+    except ValidationError as error:
+        raise invalid_request(error) from error
+
+
+async def read_bytes(request: Request, max_bytes: int) -> bytes:
+    """The raw body, refused as soon as it is known to be too large."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise _too_large(max_bytes)
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _too_large(max_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"The body is larger than {max_bytes} bytes (--max-body-mib).", code="body_too_large"
+    )
+
+
+async def disconnected(request: Request) -> None:
+    """Return when the client has gone away; call it only after the body was read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """A JSON object from bytes.
+
+    Raises:
+        InvalidRequest: it is not UTF-8, not JSON, not an object, or nested too deep.
+    """
+    try:
+        value = json.loads(raw, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise InvalidRequest("The body is nested too deep.", code="invalid_json") from None
+    except ValueError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}", code="invalid_json") from error
+    if b"\\ud" in raw or b"\\uD" in raw:
+        _refuse_lone_surrogates(value)
+    if not isinstance(value, dict):
+        raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
+    if _is_deeper(value, MAX_DEPTH):
+        raise InvalidRequest(
+            f"The body is nested deeper than {MAX_DEPTH} levels.", code="invalid_json"
+        )
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _refuse_lone_surrogates(value: Any) -> None:
+    """Half a character cannot be written as UTF-8: not to the model, nor back to the client."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            "The body holds a lone surrogate (half a character).", code="invalid_json"
+        ) from error
+
+
+def _is_deeper(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True

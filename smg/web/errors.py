@@ -1,0 +1,86 @@
+"""Errors to HTTP: OpenAI's envelope everywhere, and the same words for the same mistakes."""
+
+import logging
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from smg.errors import GatewayError, InvalidRequest, NotFound
+
+log = logging.getLogger(__name__)
+
+_CODES = {
+    "missing": "missing_required_parameter",
+    "greater_than_equal": "integer_below_min_value",
+    "greater_than": "integer_below_min_value",
+    "less_than_equal": "integer_above_max_value",
+    "less_than": "integer_above_max_value",
+    "too_long": "array_above_max_length",
+    "too_short": "array_below_min_length",
+    "string_too_long": "string_above_max_length",
+    "string_too_short": "string_below_min_length",
+    "literal_error": "invalid_value",
+    "finite_number": "invalid_value",
+}
+"""pydantic's error types to OpenAI's codes; the rest are wrong types."""
+
+
+def invalid_request(error: ValidationError) -> InvalidRequest:
+    """The first thing wrong with a body, by the path of its field."""
+    mistake = error.errors(include_url=False)[0]
+    param = _param(mistake["loc"])
+    kind = mistake["type"]
+    if kind == "missing":
+        message = f"Missing required parameter: '{param}'."
+    else:
+        message = f"Invalid '{param}': {mistake['msg'][0].lower()}{mistake['msg'][1:]}."
+    code = _CODES.get(kind, "invalid_type")
+    if code.startswith("integer_") and isinstance(mistake["input"], float):
+        code = code.replace("integer_", "decimal_")
+    return InvalidRequest(message, param=param, code=code)
+
+
+def _param(location: tuple[int | str, ...]) -> str:
+    """A pydantic location as clients write it: `input[2].role`. Union members are not shown."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part[:1].isupper() or "[" in part or part in _UNION_MEMBERS:
+            continue
+        else:
+            path += f".{part}" if path else part
+    return path
+
+
+_UNION_MEMBERS = frozenset({"str", "int", "float", "bool", "constrained-str", "list", "dict"})
+
+
+def response_for(error: GatewayError) -> JSONResponse:
+    """The error as a client reads it; a 503 says when to come back."""
+    headers = {"retry-after": "1"} if error.status in (429, 503) else None
+    return JSONResponse(error.envelope(), status_code=error.status, headers=headers)
+
+
+async def on_gateway_error(_request: Request, error: Exception) -> JSONResponse:
+    """Handler for errors that were meant for the client."""
+    assert isinstance(error, GatewayError)
+    return response_for(error)
+
+
+async def on_http_error(_request: Request, error: Exception) -> JSONResponse:
+    """Handler for unknown paths and methods."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return response_for(NotFound(f"Unknown path: {_request.method} {_request.url.path}"))
+    body: dict[str, Any] = InvalidRequest(str(error.detail)).envelope()
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+
+async def on_bug(request: Request, error: Exception) -> JSONResponse:
+    """Handler for everything else: a mistake of ours, logged with its traceback."""
+    log.error("Unhandled error in %s %s", request.method, request.url.path, exc_info=error)
+    return response_for(GatewayError("The gateway made a mistake; it has been logged."))

@@ -1,0 +1,39 @@
+"""What request bodies of all endpoints share."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Metadata = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]]
+Stop = str | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=16)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Wire(BaseModel):
+    """A request body: strict about types, lenient about unknown fields."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class SamplingFields(Wire):
+    """Sampling that engines take beside OpenAI's fields, under the names they all use."""
+
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    seed: int | None = None
+    stop: Stop | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Probability | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool | None = None
+
+
+def stops(given: str | list[str] | None) -> tuple[str, ...]:
+    """The stop strings of a request."""
+    return (given,) if isinstance(given, str) else tuple(given or ())

@@ -1,0 +1,1 @@
+"""The workers of a model, and how one is chosen."""

@@ -1,0 +1,135 @@
+"""A stand-in for an engine: its real protocol over a real socket, a script instead of a model.
+
+Run as `stand_in_server.py MODULE [TLS_FOLDER]`, MODULE being a stub module of the published
+smg-grpc-proto. It must never be imported beside `smg.engines`: both packages describe the same
+messages, and protobuf takes each name once per process.
+
+The first line it prints has its two ports. On the control port it takes one script a line and
+says there, one JSON object a line, every call it receives and every call that is cancelled.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import smg_grpc_proto
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message_factory import GetMessageClass
+
+UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+
+
+class Stage:
+    """The script of the moment, and whoever is listening."""
+
+    def __init__(self) -> None:
+        self.script: dict[str, Any] = {}
+        self.listener: asyncio.StreamWriter | None = None
+
+    def say(self, **fact: Any) -> None:
+        if self.listener is not None:
+            self.listener.write(json.dumps(fact).encode() + b"\n")
+
+    async def direct(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.listener = writer
+        while line := await reader.readline():
+            order = json.loads(line)
+            if "script" in order:
+                self.script = order["script"]
+            self.say(done=True)
+        writer.close()
+
+
+def handlers(service: Any, stage: Stage) -> grpc.GenericRpcHandler:
+    """Every unary method, and Generate; the others stay unimplemented."""
+    found = {
+        method.name: unary(method, stage)
+        for method in service.methods
+        if not method.server_streaming
+    }
+    found["Generate"] = streaming(service.methods_by_name["Generate"], stage)
+    return grpc.method_handlers_generic_handler(service.full_name, found)
+
+
+def unary(method: Any, stage: Stage) -> "grpc.RpcMethodHandler[Any, Any]":
+    answer = GetMessageClass(method.output_type)
+
+    async def handle(request: Any, call: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+        stage.say(call=method.name, request=plain(request))
+        if status := stage.script.get("statuses", {}).get(method.name):
+            await call.abort(grpc.StatusCode[status], "as scripted")
+        return ParseDict(stage.script.get("answers", {}).get(method.name, {}), answer())
+
+    return grpc.unary_unary_rpc_method_handler(
+        handle, GetMessageClass(method.input_type).FromString, answer.SerializeToString
+    )
+
+
+def streaming(method: Any, stage: Stage) -> "grpc.RpcMethodHandler[Any, Any]":
+    response = GetMessageClass(method.output_type)
+
+    async def handle(
+        request: Any, call: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> AsyncIterator[Any]:
+        stage.say(call=method.name, request=plain(request))
+        try:
+            for step in stage.script.get("generate", []):
+                match step:
+                    case {"status": status}:
+                        await call.abort(grpc.StatusCode[status], "as scripted")
+                    case {"wait": _}:
+                        await asyncio.Event().wait()
+                    case {"exit": code}:
+                        os._exit(code)
+                    case {"chunk": chunk, "times": times}:
+                        ids = chunk["token_ids"] * times
+                        yield ParseDict({"chunk": {**chunk, "token_ids": ids}}, response())
+                    case _:
+                        yield ParseDict(step, response())
+        except asyncio.CancelledError:
+            stage.say(cancelled=request.request_id)
+            raise
+
+    return grpc.unary_stream_rpc_method_handler(
+        handle, GetMessageClass(method.input_type).FromString, response.SerializeToString
+    )
+
+
+def plain(message: Any) -> dict[str, Any]:
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def credentials(folder: Path) -> grpc.ServerCredentials:
+    """TLS that asks the client for a certificate of the same authority."""
+    return grpc.ssl_server_credentials(
+        [((folder / "server.key").read_bytes(), (folder / "server.crt").read_bytes())],
+        root_certificates=(folder / "ca.crt").read_bytes(),
+        require_client_auth=True,
+    )
+
+
+async def serve(module: str, tls: str | None) -> None:
+    descriptor = getattr(smg_grpc_proto, module).DESCRIPTOR
+    (service,) = descriptor.services_by_name.values()
+    stage = Stage()
+    server = grpc.aio.server(options=UNLIMITED)
+    server.add_generic_rpc_handlers((handlers(service, stage),))
+    if tls is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        port = server.add_secure_port("127.0.0.1:0", credentials(Path(tls)))
+    await server.start()
+    control = await asyncio.start_server(stage.direct, "127.0.0.1", 0, limit=2**24)
+    address = control.sockets[0].getsockname()
+    sys.stdout.write(json.dumps({"port": port, "control": address[1]}) + "\n")
+    sys.stdout.flush()
+    await server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None))

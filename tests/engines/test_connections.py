@@ -1,0 +1,259 @@
+"""Worker URLs, encrypted connections, and what a worker's failures mean."""
+
+import asyncio
+import datetime
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
+from ipaddress import ip_address
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from smg.engines.base import PromptTokens
+from smg.engines.registry import Connection, connect
+from smg.engines.status import WrongEngine
+from smg.engines.transport import Tls
+from smg.errors import (
+    ConfigError,
+    EngineError,
+    PromptRejected,
+    WorkerOverloaded,
+    WorkerTimeout,
+    WorkerUnavailable,
+)
+from tests.contracts.engine import PATIENT, engine_at, everything
+from tests.contracts.speech import PROMPT, VLLM
+from tests.engines.stand_in import PATIENCE_S, Process, directing
+
+ROOT = Path(__file__).parents[2]
+Processes = Callable[[str], Process]
+STATUSES = {
+    grpc.StatusCode.CANCELLED: WorkerUnavailable,
+    grpc.StatusCode.UNKNOWN: EngineError,
+    grpc.StatusCode.INVALID_ARGUMENT: PromptRejected,
+    grpc.StatusCode.DEADLINE_EXCEEDED: WorkerTimeout,
+    grpc.StatusCode.NOT_FOUND: EngineError,
+    grpc.StatusCode.ALREADY_EXISTS: EngineError,
+    grpc.StatusCode.PERMISSION_DENIED: EngineError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: WorkerOverloaded,
+    grpc.StatusCode.FAILED_PRECONDITION: PromptRejected,
+    grpc.StatusCode.ABORTED: EngineError,
+    grpc.StatusCode.OUT_OF_RANGE: PromptRejected,
+    grpc.StatusCode.UNIMPLEMENTED: WrongEngine,
+    grpc.StatusCode.INTERNAL: EngineError,
+    grpc.StatusCode.UNAVAILABLE: WorkerUnavailable,
+    grpc.StatusCode.DATA_LOSS: EngineError,
+    grpc.StatusCode.UNAUTHENTICATED: EngineError,
+}
+
+
+@pytest.mark.parametrize("status", STATUSES, ids=lambda status: status.name)
+async def test_each_status_has_its_meaning(
+    status: grpc.StatusCode, stand_in_process: Processes
+) -> None:
+    async with (
+        directing(stand_in_process(VLLM.module)) as stand_in,
+        engine_at(stand_in, VLLM) as engine,
+    ):
+        await stand_in.play(
+            {"status": status.name}, answers=VLLM.answers(), statuses={"HealthCheck": status.name}
+        )
+        for call in (
+            everything(engine.generate("r1", PromptTokens(ids=PROMPT))),
+            engine.check(),
+        ):
+            with pytest.raises(EngineError) as failed:
+                await call
+            assert type(failed.value) is STATUSES[status]
+            assert failed.value.message == f"Worker {stand_in.address}: as scripted"
+
+
+def test_no_status_is_forgotten() -> None:
+    assert {*STATUSES, grpc.StatusCode.OK} == set(grpc.StatusCode)
+
+
+async def test_a_worker_that_is_not_there_is_unavailable() -> None:
+    with socket.socket() as bound:  # Nobody listens on a port that is only bound.
+        bound.bind(("127.0.0.1", 0))
+        engine = connect(f"grpc://127.0.0.1:{bound.getsockname()[1]}", None, Connection())
+        try:
+            with pytest.raises(WorkerUnavailable):
+                await everything(engine.generate("r1", PromptTokens(ids=PROMPT)))
+        finally:
+            await engine.close()
+
+
+async def test_a_worker_that_dies_in_the_middle_is_unavailable() -> None:
+    process = Process(VLLM.module)
+    try:
+        async with directing(process) as stand_in, engine_at(stand_in, VLLM) as engine:
+            first, *_ = VLLM.stream([1])
+            await stand_in.play(first, {"exit": 1}, answers=VLLM.answers())
+            async with aclosing(engine.generate("r1", PromptTokens(ids=PROMPT))) as chunks:
+                assert (await anext(chunks)).ids == [1]
+                with pytest.raises(WorkerUnavailable):
+                    await anext(chunks)
+    finally:
+        process.end()
+
+
+async def test_a_worker_that_speaks_no_known_language_is_an_error(
+    stand_in_process: Processes,
+) -> None:
+    async with directing(stand_in_process(VLLM.module)) as stand_in:
+        engine = connect(f"grpc+mlx://{stand_in.address}")
+        try:
+            with pytest.raises(EngineError, match="speaks none of: mlx"):
+                await engine.info()
+        finally:
+            await engine.close()
+
+
+async def test_a_worker_that_is_not_ready_says_so_itself(stand_in_process: Processes) -> None:
+    async with directing(stand_in_process(VLLM.module)) as stand_in:
+        await stand_in.play(statuses={"GetModelInfo": "UNAVAILABLE"})
+        engine = connect(f"grpc://{stand_in.address}")
+        try:
+            with pytest.raises(WorkerUnavailable):
+                await engine.info()
+        finally:
+            await engine.close()
+
+
+async def test_calls_have_a_deadline(stand_in_process: Processes) -> None:
+    hasty = Connection(timeouts=PATIENT.__class__(call_s=0.001))
+    async with directing(stand_in_process(VLLM.module)) as stand_in:
+        await stand_in.play(answers={**VLLM.answers(), "wait": {}})
+        engine = connect(f"grpc+vllm://{stand_in.address}", None, hasty)
+        await engine.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "backend"),
+    [
+        ("http://127.0.0.1:1", None),
+        ("127.0.0.1:1", None),
+        ("grpc://127.0.0.1", None),
+        ("grpc://:1", None),
+        ("grpc://127.0.0.1:port", None),
+        ("grpc://127.0.0.1:70000", None),
+        ("grpc://127.0.0.1:1/path", None),
+        ("grpc://user@127.0.0.1:1", None),
+        ("grpc+llamacpp://127.0.0.1:1", None),
+        ("grpc://127.0.0.1:1", "llamacpp"),
+    ],
+)
+async def test_a_wrong_url_is_refused(url: str, backend: str | None) -> None:
+    with pytest.raises(ConfigError):
+        connect(url, backend)
+
+
+async def test_the_scheme_or_the_backend_names_the_engine(stand_in_process: Processes) -> None:
+    async with directing(stand_in_process(VLLM.module)) as stand_in:
+        await stand_in.play(answers=VLLM.answers())
+        for url, backend in (
+            (f"grpc+vllm://{stand_in.address}", None),
+            (f"grpc://{stand_in.address}/", "vllm"),
+        ):
+            engine = connect(url, backend)
+            assert (await engine.info()).engine == "vllm"
+            await engine.close()
+            assert await stand_in.calls() == ["GetModelInfo", "GetServerInfo"]
+            await stand_in.play(answers=VLLM.answers())
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, a server and a client that it vouches for."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
+    for name in ("ca", "server", "client"):
+        key = authority if name == "ca" else ec.generate_private_key(ec.SECP256R1())
+        certificate = signed(name, key, issuer, authority)
+        (folder / f"{name}.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        (folder / f"{name}.key").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+    return folder
+
+
+def signed(
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: x509.Name,
+    authority: ec.EllipticCurvePrivateKey,
+) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.UTC)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(issuer if name == "ca" else subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=name == "ca", path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(authority, hashes.SHA256())
+    )
+
+
+@pytest.fixture(scope="module")
+def guarded(certificates: Path) -> Iterator[Process]:
+    """A stand-in that asks for a client certificate."""
+    process = Process(VLLM.module, certificates)
+    yield process
+    process.end()
+
+
+async def test_an_encrypted_worker_takes_a_known_client(
+    guarded: Process, certificates: Path
+) -> None:
+    tls = Tls(
+        ca_file=certificates / "ca.crt",
+        cert_file=certificates / "client.crt",
+        key_file=certificates / "client.key",
+    )
+    async with directing(guarded) as stand_in:
+        await stand_in.play(*VLLM.stream([1]), answers=VLLM.answers())
+        engine = connect(f"grpcs://{stand_in.address}", None, Connection(tls=tls))
+        try:
+            chunks = await everything(engine.generate("r1", PromptTokens(ids=PROMPT)))
+        finally:
+            await engine.close()
+    assert [chunk.ids for chunk in chunks] == [[1], ()]
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "grpcs"])
+async def test_an_encrypted_worker_takes_nobody_else(
+    scheme: str, guarded: Process, certificates: Path
+) -> None:
+    tls = Tls(ca_file=certificates / "ca.crt")
+    engine = connect(f"{scheme}://{guarded.address}", None, Connection(tls=tls))
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(WorkerUnavailable):
+                await engine.info()
+    finally:
+        await engine.close()
+
+
+async def test_wrong_certificate_files_are_told(certificates: Path) -> None:
+    with pytest.raises(ConfigError, match="needs both"):
+        connect("grpcs://h:1", None, Connection(tls=Tls(cert_file=certificates / "client.crt")))
+    with pytest.raises(ConfigError, match="Cannot read"):
+        connect("grpcs://h:1", None, Connection(tls=Tls(ca_file=certificates / "none.crt")))

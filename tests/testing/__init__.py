@@ -1,0 +1,1 @@
+"""The scripted engine, asked over real gRPC."""
