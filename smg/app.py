@@ -114,6 +114,7 @@ def new_app(
         limits=limits,
         new_id=new_id,
         now=now,
+        strict_calls=not settings.allow_unanswered_calls,
     )
     app.include_router(responses.Routes(kitchen, runs, owner_of, max_body).router())
     app.include_router(

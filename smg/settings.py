@@ -122,6 +122,12 @@ class Settings:
         1800.0, "Responses", "longest time one response may take", least=1
     )
 
+    allow_unanswered_calls: bool = option(
+        False,
+        "Responses",
+        "accept a conversation with a function call that has no output (OpenAI refuses it)",
+    )
+
     mcp_config_path: str | None = option(
         None, "MCP", "JSON or YAML file with the MCP servers", metavar="FILE"
     )

@@ -46,7 +46,13 @@ def _responses() -> None:
     op.create_index("ix_responses_previous_response_id", "responses", ["previous_response_id"])
     op.create_index("ix_responses_created_at", "responses", ["created_at"])
     op.create_index("ix_responses_status", "responses", ["status", "created_at"])
-    op.create_index("ix_responses_deleted", "responses", ["deleted"])
+    op.create_index(
+        "ix_responses_deleted",
+        "responses",
+        ["created_at"],
+        sqlite_where=sa.text("deleted IS 1"),
+        postgresql_where=sa.text("deleted IS true"),
+    )
 
 
 def _conversations() -> None:

@@ -1,6 +1,6 @@
 """Cohere Command R7B and A: a list of JSON calls between action markers.
 
-    <|START_ACTION|>[{"tool_call_id": "0", "tool_name": "ping_probe", "parameters": {}}]<|END_ACTION|>
+    <|START_ACTION|>[{"tool_call_id": "0", "tool_name": "ping", "parameters": {}}]<|END_ACTION|>
 
 The model numbers its calls over the conversation; the number is kept as the family's id. Markers
 around an answer mean nothing; citations inside it are left as they are.

@@ -1,8 +1,8 @@
 """DeepSeek: calls between marker tokens, or from V3.2 on in tags (DSML).
 
-V3 and R1 write a type word and a fence around the JSON, V3.1 only name and JSON. DSML says of each
-value whether it is a string, in an attribute. V3 and V3.1 share markers, and distilled models mix them up, so one reader takes both. The closing
-markers at the end are often missing.
+V3 and R1 write a type word and a fence around the JSON, V3.1 only name and JSON. They share
+markers, and distilled models mix them up, so one reader takes both. The closing markers at the end
+are often missing. DSML says of each value whether it is a string, in an attribute.
 """
 
 import re

@@ -94,7 +94,9 @@ def read_literal(tape: Tape, depth: int) -> Steps[str | None]:
     if char in _CLOSERS and char:
         return (yield from _read_container(tape, char, depth))
     word = yield from tape.read_while(_WORD, _WORD_LIMIT)
-    return _WORDS.get(word) or _number(word)
+    # Only what follows shows that a number is whole.
+    whole = bool((yield from tape.peek()))
+    return (_WORDS.get(word) or _number(word)) if whole else None
 
 
 def _number(word: str) -> str | None:

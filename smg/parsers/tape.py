@@ -119,21 +119,23 @@ class Tape:
     def read_until(self, literals: Literals, sink: Callable[[str], None]) -> Steps[str | None]:
         """Read up to and with one of these, giving the text before it away as it is certain.
 
-        At the end of all text the rest is given away, and None returned.
+        None if all text ends before; the beginning of a literal at its end is dropped then, since
+        what was cut off is more likely markup than text.
         """
-        while True:
-            if (found := literals.search(self.text, self.at)) is not None:
-                place, literal = found
-                if place > self.at:
-                    sink(self.take(place))
-                self.take(place + len(literal))
-                return literal
-            certain = len(self.text) if self.ended else literals.held_from(self.text, self.at)
+        while (found := literals.search(self.text, self.at)) is None:
+            certain = literals.held_from(self.text, self.at)
             if certain > self.at:
                 sink(self.take(certain))
             if self.ended:
+                self.take(len(self.text))
+                self.log.clear()
                 return None
             yield
+        place, literal = found
+        if place > self.at:
+            sink(self.take(place))
+        self.take(place + len(literal))
+        return literal
 
     def read_short(self, literals: Literals, limit: int) -> Steps[tuple[str, str] | None]:
         """Read a text of at most `limit` characters and the literal after it.

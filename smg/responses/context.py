@@ -102,23 +102,29 @@ def _read_entry(
             read.items.append(from_wire(fields, path=f"input[{n}]", new_id=new_id))
 
 
-def check_outputs(history: Sequence[Item], given: Sequence[Item]) -> None:
-    """Refuse an output whose call nobody made.
+def check_outputs(history: Sequence[Item], given: Sequence[Item], *, strict: bool = True) -> None:
+    """Refuse an output whose call nobody made; `strict`: also a call that has no output.
 
-    A call without an output is let through: clients that interrupt a tool send such histories.
+    Raises:
+        InvalidRequest: as OpenAI says it, param `input`.
     """
-    calls = {
+    context = (*history, *given)
+    calls = {c.call_id: c for c in context if isinstance(c, FunctionCall | CustomToolCall)}
+    outputs = {
         item.call_id
-        for item in (*history, *given)
-        if isinstance(item, FunctionCall | CustomToolCall)
+        for item in context
+        if isinstance(item, FunctionCallOutput | CustomToolCallOutput)
     }
-    for n, item in enumerate(given):
-        if not isinstance(item, FunctionCallOutput | CustomToolCallOutput):
-            continue
-        if item.call_id not in calls:
+    for call_id in outputs:
+        if call_id not in calls:
             raise InvalidRequest(
-                f"No tool call found for function call output with call_id {item.call_id}.",
-                param=f"input[{n}].call_id",
+                f"No tool call found for function call output with call_id {call_id}.",
+                param="input",
+            )
+    for call_id in calls:
+        if strict and call_id not in outputs:
+            raise InvalidRequest(
+                f"No tool output found for function call {call_id}.", param="input"
             )
 
 

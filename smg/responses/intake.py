@@ -106,6 +106,8 @@ class Kitchen:
     limits: Limits
     new_id: NewId
     now: Now
+    strict_calls: bool = True
+    """Whether every call of the context must have been answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +218,7 @@ async def new_turn(request: InputRequest, kitchen: Kitchen, model: TurnModel, ow
     _check_source(request)
     history = await _history(request, kitchen.store, owner)
     given = await read_input(request.input, kitchen.store, owner, kitchen.new_id)
-    check_outputs(history, given.items)
+    check_outputs(history, given.items, strict=kitchen.strict_calls)
     offered = await _offered(request, kitchen, (*history, *given.items), given)
     effort = request.reasoning.effort if request.reasoning else None
     return Turn(

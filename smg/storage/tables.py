@@ -58,7 +58,14 @@ responses = Table(
     Index("ix_responses_previous_response_id", "previous_response_id"),
     Index("ix_responses_created_at", "created_at"),
     Index("ix_responses_status", "status", "created_at"),
-    Index("ix_responses_deleted", "deleted"),
+)
+
+# Few rows: the rest would only lead planners astray.
+Index(
+    "ix_responses_deleted",
+    responses.c.created_at,
+    sqlite_where=responses.c.deleted.is_(True),
+    postgresql_where=responses.c.deleted.is_(True),
 )
 
 conversations = Table(

@@ -58,7 +58,10 @@ class StandIn:
         answers: dict[str, Any] | None = None,
         statuses: dict[str, str] | None = None,
     ) -> None:
-        """Set the script: the steps of each generation, and the unary calls' answers."""
+        """Set the script: the steps of each generation, and the unary calls' answers.
+
+        A method in `statuses` fails with that status, or with "WAIT" never answers.
+        """
         await self._order(
             script={"generate": generate, "answers": answers or {}, "statuses": statuses or {}}
         )

@@ -61,7 +61,10 @@ def unary(method: Any, stage: Stage) -> "grpc.RpcMethodHandler[Any, Any]":
 
     async def handle(request: Any, call: "grpc.aio.ServicerContext[Any, Any]") -> Any:
         stage.say(call=method.name, request=plain(request))
-        if status := stage.script.get("statuses", {}).get(method.name):
+        status = stage.script.get("statuses", {}).get(method.name)
+        if status == "WAIT":
+            await asyncio.Event().wait()
+        if status:
             await call.abort(grpc.StatusCode[status], "as scripted")
         return ParseDict(stage.script.get("answers", {}).get(method.name, {}), answer())
 

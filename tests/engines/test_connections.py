@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from smg.engines.base import PromptTokens
 from smg.engines.registry import Connection, connect
+from smg.engines.remote import Timeouts
 from smg.engines.status import WrongEngine
 from smg.engines.transport import Tls
 from smg.errors import (
@@ -27,11 +28,10 @@ from smg.errors import (
     WorkerTimeout,
     WorkerUnavailable,
 )
-from tests.contracts.engine import PATIENT, engine_at, everything
+from tests.contracts.engine import FOREVER, engine_at, everything
 from tests.contracts.speech import PROMPT, VLLM
 from tests.engines.stand_in import PATIENCE_S, Process, directing
 
-ROOT = Path(__file__).parents[2]
 Processes = Callable[[str], Process]
 STATUSES = {
     grpc.StatusCode.CANCELLED: WorkerUnavailable,
@@ -127,11 +127,31 @@ async def test_a_worker_that_is_not_ready_says_so_itself(stand_in_process: Proce
 
 
 async def test_calls_have_a_deadline(stand_in_process: Processes) -> None:
-    hasty = Connection(timeouts=PATIENT.__class__(call_s=0.001))
+    hasty = Timeouts(call_s=0.1)
+    async with (
+        directing(stand_in_process(VLLM.module)) as stand_in,
+        engine_at(stand_in, VLLM, hasty) as engine,
+    ):
+        await stand_in.play(answers=VLLM.answers(), statuses={"HealthCheck": "WAIT"})
+        await engine.info()
+        with pytest.raises(WorkerTimeout):
+            await engine.check()
+
+
+async def test_an_abort_that_fails_is_logged(
+    stand_in_process: Processes, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, *_ = VLLM.stream([1])
     async with directing(stand_in_process(VLLM.module)) as stand_in:
-        await stand_in.play(answers={**VLLM.answers(), "wait": {}})
-        engine = connect(f"grpc+vllm://{stand_in.address}", None, hasty)
-        await engine.close()
+        await stand_in.play(first, FOREVER, answers=VLLM.answers(), statuses={"Abort": "INTERNAL"})
+        async with (
+            engine_at(stand_in, VLLM) as engine,
+            aclosing(engine.generate("r1", PromptTokens(ids=PROMPT))) as chunks,
+        ):
+            await anext(chunks)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Abort of r1 failed: Worker {stand_in.address}: as scripted"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Our descriptions of the engines' messages are the published ones, and the stubs are current."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -96,12 +97,27 @@ def test_the_methods_we_call_are_described(module: str) -> None:
     )
 
 
-def test_the_committed_stubs_are_current() -> None:
+def check(root: Path) -> tuple[int, str]:
     run = subprocess.run(
         [sys.executable, "scripts/generate_protos.py", "--check"],
-        cwd=ROOT,
+        cwd=root,
         stdout=subprocess.PIPE,
         text=True,
         check=False,
     )
-    assert (run.returncode, run.stdout) == (0, "")
+    return run.returncode, run.stdout
+
+
+def test_the_committed_stubs_are_current() -> None:
+    assert check(ROOT) == (0, "")
+
+
+def test_stubs_that_are_not_current_are_named(tmp_path: Path) -> None:
+    for part in ("proto", "scripts", "smg/engines/_generated"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    proto = tmp_path / "proto/mlx_engine.proto"
+    proto.write_text(proto.read_text().replace("cached_tokens = 4", "cached_tokens = 44"))
+    (tmp_path / "smg/engines/_generated/left_over_pb2.py").touch()
+    code, line = check(tmp_path)
+    assert code == 1
+    assert "left_over_pb2.py, mlx_engine_pb2.py" in line

@@ -29,6 +29,7 @@ def said(result: CallToolResult) -> str:
         ("sqrt(16) + max(1, 2, 3) - abs(-4)", 3.0),
         ("round(2 / 3, 2)", 0.67),
         (" 2 ", 2),
+        ("round(1, -10 ** 8)", 0),  # As many digits as that would take minutes.
         ("2 ** -1", 0.5),
     ],
 )
@@ -68,14 +69,11 @@ async def test_sums_and_products() -> None:
     assert said(await call("calculate", expression="2 ** 0.5")) == "1.4142135623730951"
 
 
-@pytest.mark.parametrize("expression", ["1 / 0", "import os", "2 ** 99999", "round(1, -10**8)"])
+@pytest.mark.parametrize("expression", ["1 / 0", "import os", "2 ** 99999", "max()"])
 async def test_a_sum_that_cannot_be_done_is_an_error_with_a_reason(expression: str) -> None:
     result = await call("calculate", expression=expression)
-    if expression.startswith("round"):  # The digits are limited instead.
-        assert said(result) == "0"
-    else:
-        assert result.is_error
-        assert "Cannot calculate: " in said(result)
+    assert result.is_error
+    assert "Cannot calculate: " in said(result)
 
 
 async def test_the_clock_knows_time_zones() -> None:

