@@ -7,3 +7,12 @@ import pytest
 def anyio_backend() -> str:
     """Run async tests on asyncio: uvicorn, grpc.aio and SQLAlchemy need it."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def one_event_loop(anyio_backend: str) -> None:
+    """Hold anyio's runner, and with it its loop, until the last test.
+
+    grpc.aio has one poller for the process, and it delivers what is left of a finished call to the
+    loop that made the call: if that is closed, the next test fails with "Event loop is closed".
+    """

@@ -65,17 +65,20 @@ class GrpcTransport:
             while (message := await self._read(call)) is not None:
                 yield message
         finally:
-            call.cancel()
+            await _end(call)
 
     async def call(self, method: str, request: bytes, timeout: float) -> bytes:
         """Call a unary method, with a deadline in seconds."""
         method_call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
             method, request_serializer=None, response_deserializer=None
         )
+        call = method_call(request, timeout=timeout)
         try:
-            return await method_call(request, timeout=timeout)
+            return await call
         except grpc.aio.AioRpcError as error:
             raise engine_error(self.address, error) from error
+        finally:
+            await _end(call)
 
     async def close(self) -> None:
         """Give up the connection; calls still running are cancelled."""
@@ -87,6 +90,13 @@ class GrpcTransport:
         except grpc.aio.AioRpcError as error:
             raise engine_error(self.address, error) from error
         return message if isinstance(message, bytes) else None  # Else it is gRPC's EOF.
+
+
+async def _end(call: grpc.aio.Call) -> None:
+    """Cancel a call that still runs, and see it end: it must not outlive the event loop."""
+    if not call.done():
+        call.cancel()
+        await call.code()
 
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:

@@ -78,7 +78,7 @@ class ServerConnection:
         self._slots = asyncio.Semaphore(spec.max_concurrency)
         self._task: asyncio.Task[None] | None = None
         self._scope = anyio.CancelScope()
-        self._closing = False
+        self._closing = asyncio.Event()
         self._legacy = False
         self._live: _Live | None = None
         self._settled = asyncio.Event()
@@ -92,7 +92,7 @@ class ServerConnection:
 
     async def close(self) -> None:
         """Take leave of the server; calls under way end with an error."""
-        self._closing = True
+        self._closing.set()
         self._wanted.set()
         if self._live is not None:
             self._drop(self._live, "it was closed")
@@ -160,13 +160,14 @@ class ServerConnection:
         except Exception as error:  # noqa: BLE001 - The SDK raises many things; all are this call's end.
             if self._live is not live:
                 return None
-            _log.warning("MCP server %s: %s failed", self.spec.label, name, exc_info=True)
+            kind = type(error).__name__  # No more: messages quote what the tool answered.
+            _log.warning("MCP server %s: %s failed: %s", self.spec.label, name, kind)
             return failure(self._shown(str(error)))
         return read_result(answer, self.spec.max_output_bytes)
 
     async def _connected(self) -> _Live:
         """The live connection, or that of the next attempt, which begins now."""
-        if self._live is None and not self._closing:
+        if self._live is None and not self._closing.is_set():
             self._wanted.set()
             await self._settled.wait()
         if self._live is None:
@@ -180,7 +181,7 @@ class ServerConnection:
     async def _run(self) -> None:
         """Hold a connection; after its loss, and a growing pause, the next."""
         failures = 0
-        while not self._closing:
+        while not self._closing.is_set():
             began = anyio.current_time()
             traces, attempt = Traces(), self._settled
             try:
@@ -190,10 +191,13 @@ class ServerConnection:
             if self._settled is attempt:  # It never came up; who waited for it has his answer.
                 self._settled, self._wanted = asyncio.Event(), asyncio.Event()
                 attempt.set()
+            if self._closing.is_set():
+                break
             steady = anyio.current_time() - began > _STEADY_SECONDS
             failures = 0 if steady else failures + 1
             with anyio.move_on_after(min(_FIRST_PAUSE * 2**failures, _LONGEST_PAUSE)):
                 await self._wanted.wait()
+        self._enter(State.DOWN, self.error)
         self._settled.set()
 
     async def _hold(self, traces: Traces) -> None:
@@ -216,7 +220,7 @@ class ServerConnection:
                 finally:
                     self._drop(live, "the connection was lost")
                     self._scope.deadline = anyio.current_time() + _LEAVE_SECONDS
-        if not came_up:
+        if not came_up and not self._closing.is_set():
             # Servers from before 2026 that ignore the first question of today's clients: the next
             # attempt begins as those expect it.
             self._legacy = not self._legacy
@@ -275,7 +279,7 @@ class ServerConnection:
             self._enter(State.DOWN, self._shown(reason))
 
     def _enter(self, state: State, error: str | None) -> None:
-        if state is State.DOWN and not self._closing and error != self.error:
+        if state is State.DOWN and not self._closing.is_set() and error != self.error:
             _log.warning("MCP server %s: down: %s", self.spec.label, error)
         if state is not self.state:
             self.changed_at = self._now()

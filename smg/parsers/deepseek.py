@@ -66,21 +66,18 @@ def _read_call(reading: Reading) -> Steps[bool]:
 TOOLS = ToolSyntax((_BLOCK, _CALL), _read, inner=(_BLOCK_END, _CALL_END, _SEP))
 
 _DSML_BLOCKS = ("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>")
-DSML = ToolSyntax(
-    _DSML_BLOCKS,
-    Markup(
-        outer=_DSML_BLOCKS,
-        call="<｜DSML｜invoke",
-        argument="<｜DSML｜parameter",
-        argument_ends=("</｜DSML｜parameter>",),
-        call_ends=("</｜DSML｜invoke>",),
-        outer_ends=("</｜DSML｜function_calls>", "</｜DSML｜tool_calls>"),
-        type_key="string",
-        text_types=frozenset({"true"}),
-        json_body=True,
-    ).reader(),
-    inner=("｜DSML｜",),
-)
+DSML = Markup(
+    openers=_DSML_BLOCKS,
+    outer=_DSML_BLOCKS,
+    call="<｜DSML｜invoke",
+    argument="<｜DSML｜parameter",
+    argument_ends=("</｜DSML｜parameter>",),
+    call_ends=("</｜DSML｜invoke>",),
+    outer_ends=("</｜DSML｜function_calls>", "</｜DSML｜tool_calls>"),
+    type_key="string",
+    text_types=frozenset({"true"}),
+    json_body=True,
+).syntax()
 
 R1 = ReasoningTags(opens=True)
 V31 = ReasoningTags()

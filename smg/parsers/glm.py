@@ -49,7 +49,8 @@ def _read(reading: Reading, _: str) -> Steps[None]:
         if key is None:
             return
         yield from _skip_breaks(tape)
-        yield from tape.accept(_VALUE)
+        if not (yield from tape.accept(_VALUE)) and tape.ended:
+            return
         if not (yield from arguments.value(key[0].strip(), _value_of(tape))):
             return
         yield from _skip_breaks(tape)

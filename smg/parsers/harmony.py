@@ -162,6 +162,11 @@ class HarmonyParser:
             reading.start(name)
             if (yield from tape.read_json(reading.more, JsonScanner())):
                 reading.end()
+                yield from tape.skip_space()
+                if (yield from tape.accept_any(self._literals(_ENDS))):
+                    reading.boundary()
+                    reading.kind = Text
+            reading.drop_cut_markup(_ENDS)
         elif free_text:
             yield from self._free_text(name)
         elif char in {"<", _TOKEN} and (yield from tape.accept_any(self._literals(_ENDS))):

@@ -100,25 +100,21 @@ def _xtml_attributes(tag: str) -> Attributes:
 _CHANNEL_STARTS = ("<|open|>response<|sep|>", "<|open|>message<|sep|>")
 _CHANNEL_ENDS = ("<|close|>response<|sep|>", "<|close|>message<|sep|>")
 
-K3 = ToolSyntax(
-    ("<|open|>tools<|sep|>",),
-    Markup(
-        outer=("<|open|>tools<|sep|>",),
-        call="<|open|>call",
-        argument="<|open|>argument",
-        argument_ends=("<|close|>argument<|sep|>",),
-        call_ends=("<|close|>call<|sep|>",),
-        outer_ends=("<|close|>tools<|sep|>",),
-        tag_ends=("<|sep|>",),
-        attributes=_xtml_attributes,
-        name_key="tool",
-        key_key="key",
-        type_key="type",
-        text_types=frozenset({"string"}),
-    ).reader(),
-    framing=(*_CHANNEL_STARTS, *_CHANNEL_ENDS),
-    inner=("<|open|>", "<|close|>", "<|sep|>"),
-)
+K3 = Markup(
+    openers=("<|open|>tools<|sep|>",),
+    outer=("<|open|>tools<|sep|>",),
+    call="<|open|>call",
+    argument="<|open|>argument",
+    argument_ends=("<|close|>argument<|sep|>",),
+    call_ends=("<|close|>call<|sep|>",),
+    outer_ends=("<|close|>tools<|sep|>",),
+    tag_ends=("<|sep|>",),
+    attributes=_xtml_attributes,
+    name_key="tool",
+    key_key="key",
+    type_key="type",
+    text_types=frozenset({"string"}),
+).syntax(framing=(*_CHANNEL_STARTS, *_CHANNEL_ENDS))
 K3_REASONING = ReasoningTags(
     ("<|open|>think<|sep|>",),
     ("<|close|>think<|sep|>",),

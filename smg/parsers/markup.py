@@ -15,6 +15,7 @@ from smg.parsers.coerce import coerce, quoted
 from smg.parsers.json_scanner import JsonScanner
 from smg.parsers.literals import Literals
 from smg.parsers.reading import Reading
+from smg.parsers.tagged import ToolSyntax
 from smg.parsers.tape import SPACE, Steps
 
 # A tag holds a name and a few attributes; what is longer is no tag.
@@ -38,6 +39,8 @@ def named(tag: str) -> Attributes:
 class Markup:
     """One dialect."""
 
+    openers: tuple[str, ...]
+    """Begin a block."""
     outer: tuple[str, ...]
     """Wrappers that begin a block; those also in `before` may come again before each call."""
     call: str
@@ -93,9 +96,17 @@ class Markup:
         framed = [f"\n{end}" for end in self.argument_ends if self.newlines]
         return Literals([*framed, *self.argument_ends, *self.unclosed])
 
-    def reader(self) -> Callable[[Reading, str], Steps[None]]:
-        """The reader of this dialect's blocks."""
-        return partial(_read_block, self)
+    @property
+    def inner(self) -> tuple[str, ...]:
+        """All that may stand in a block after what opens it."""
+        ends = (*self.argument_ends, *self.call_ends, *self.outer_ends)
+        return (*self.before, *self.after, self.call, self.argument, *ends)
+
+    def syntax(self, *, framing: tuple[str, ...] = ()) -> ToolSyntax:
+        """The dialect as the machine takes it."""
+        return ToolSyntax(
+            self.openers, partial(_read_block, self), framing=framing, inner=self.inner
+        )
 
 
 def _read_block(markup: Markup, reading: Reading, opener: str) -> Steps[None]:
@@ -114,6 +125,8 @@ def _read_block(markup: Markup, reading: Reading, opener: str) -> Steps[None]:
             if literal in markup.outer_ends:
                 reading.boundary()
                 return
+            if literal in markup.after:
+                reading.boundary()
             yield from tape.skip_space()
             literal = yield from tape.accept_any(markup.after_call)
 

@@ -19,19 +19,16 @@ TOOLS = ToolSyntax(
 REASONING = ReasoningTags()
 THINKING = ReasoningTags(opens=True)
 
-CODER = ToolSyntax(
-    ("<tool_call>", "<function="),
-    Markup(
-        outer=("<tool_call>",),
-        call="<function=",
-        argument="<parameter=",
-        argument_ends=("</parameter>",),
-        call_ends=("</function>",),
-        outer_ends=("</tool_call>",),
-        tag_ends=(">", "\n"),
-        attributes=named,
-        newlines=True,
-        unclosed=("\n<parameter=", "\n</function>"),
-    ).reader(),
-    inner=("</tool_call>",),
-)
+CODER = Markup(
+    openers=("<tool_call>", "<function="),
+    outer=("<tool_call>",),
+    call="<function=",
+    argument="<parameter=",
+    argument_ends=("</parameter>",),
+    call_ends=("</function>",),
+    outer_ends=("</tool_call>",),
+    tag_ends=(">", "\n"),
+    attributes=named,
+    newlines=True,
+    unclosed=("\n<parameter=", "\n</function>"),
+).syntax()

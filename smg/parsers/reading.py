@@ -4,7 +4,7 @@ Text goes in as the tape gives it, parsed deltas come out; which marker means wh
 business.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,7 @@ class Reading:
         "_ready",
         "_run",
         "_space",
+        "call_open",
         "calls",
         "easy",
         "kind",
@@ -59,6 +60,8 @@ class Reading:
         """What prose is at this point of the output."""
         self.calls = 0
         """How many calls have begun."""
+        self.call_open = False
+        """Whether the last of them is not complete."""
         self.easy: frozenset[str] | None = None
         """Characters without which more prose needs no look; None: it does."""
         self.trial_deltas: list[ParsedDelta] | None = None
@@ -126,6 +129,7 @@ class Reading:
         self.boundary()
         self.kind = Text
         self.calls += 1
+        self.call_open = True
         self._put(ToolCallStart(name, family_id))
 
     def more(self, arguments: str) -> None:
@@ -136,6 +140,7 @@ class Reading:
 
     def end(self) -> None:
         """The call is complete."""
+        self.call_open = False
         self.tape.log.clear()
         self._put(ToolCallEnd())
 
@@ -165,6 +170,15 @@ class Reading:
     def give_back(self) -> None:
         """What was read since the last decision was no markup."""
         self.say(self.tape.give_back())
+
+    def drop_cut_markup(self, markers: Collection[str]) -> None:
+        """Forget what is left if the output ended inside a call, or inside a marker after one."""
+        tape = self.tape
+        rest = tape.text[tape.at :]
+        if not tape.ended or (tape.log and "".join(tape.log).strip(SPACE) and not self.call_open):
+            return
+        if self.call_open or any(marker.startswith(rest) for marker in markers):
+            tape.drop_rest()
 
     def flush(self) -> None:
         """No more is coming: white space that no marker followed is text after all."""

@@ -190,7 +190,7 @@ def prompt_starts_open(reasoning: str, rendered_prompt: str) -> bool | None:
 
 # Longer than any tag with the white space a template may put behind it.
 _TAIL = 256
-_CONTROL = re.compile(r"<[|｜][^<>]*>|<[^<>]*[|｜]>")
+_CONTROL = re.compile(r"<[|｜][^<>]*>|<[^<>]*[|｜]>|｜DSML｜")
 
 
 def markers(reasoning: str, tools: str) -> frozenset[str]:

@@ -41,7 +41,7 @@ class ToolSyntax:
     framing: tuple[str, ...] = ()
     """Markers around the answer, which mean nothing."""
     inner: tuple[str, ...] = ()
-    """Further markers of a block that are special tokens in some tokenizer."""
+    """Further markers of a block; some are special tokens in some tokenizer."""
 
 
 NO_REASONING = ReasoningTags(starts=(), ends=())
@@ -171,5 +171,7 @@ class TaggedParser:
         reading, before = self._reading, self._reading.calls
         if self._tools is not None:
             yield from self._tools.read(reading, opener)
+            if reading.calls > before:
+                reading.drop_cut_markup((*self._tools.openers, *self._tools.inner))
         reading.give_back()
         return reading.calls > before

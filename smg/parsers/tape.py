@@ -62,6 +62,11 @@ class Tape:
         self.log.clear()
         return raw
 
+    def drop_rest(self) -> None:
+        """Read all there is, and forget it."""
+        self.take(len(self.text))
+        self.log.clear()
+
     def peek(self) -> Steps[str]:
         """The next character, unread; empty at the end."""
         while self.at >= len(self.text):
@@ -127,8 +132,7 @@ class Tape:
             if certain > self.at:
                 sink(self.take(certain))
             if self.ended:
-                self.take(len(self.text))
-                self.log.clear()
+                self.drop_rest()
                 return None
             yield
         place, literal = found

@@ -101,7 +101,8 @@ def _obey(
         case MustAnswer():
             if called := _arguments_for(demand, reply, conversation):
                 return called
-            return write_answer(reply) if ordered else demand.minimal()
+            free = ordered or (demand.may_call and reply.calls)
+            return write_answer(reply) if free else demand.minimal()
         case MustSay(choices, kind):
             if ordered:
                 return write_answer(reply)

@@ -24,6 +24,8 @@ class MustAnswer:
     """The output must fit a JSON schema."""
 
     schema: Mapping[str, Any]
+    may_call: bool = False
+    """Calls in the family's own form fit too."""
 
     def minimal(self) -> str:
         """The smallest output that does."""
@@ -73,6 +75,7 @@ class MustCall:
         return self.before + self.separator.join(written) + self.after
 
 
+Answerable = MustAnswer | MustCall
 Demand = MustAnswer | MustSay | MustCall
 
 
@@ -147,9 +150,11 @@ def _call_forms(properties: Mapping[str, Any], root: Mapping[str, Any]) -> dict[
     }
 
 
-def _read_tag(part: Mapping[str, Any], conversation: Conversation) -> MustCall | None:
-    """The calls that one part of a structural tag demands, with the text that stands around."""
+def _read_tag(part: Mapping[str, Any], conversation: Conversation) -> Answerable | None:
+    """What one part of a structural tag demands, with the text that stands around calls."""
     match part.get("type"):
+        case "json_schema":
+            return MustAnswer(part.get("json_schema", {}))
         case "triggered_tags" | "tags_with_separator" if part.get("at_least_one"):
             return MustCall(
                 forms=_tag_forms(part.get("tags", []), conversation),
@@ -162,24 +167,36 @@ def _read_tag(part: Mapping[str, Any], conversation: Conversation) -> MustCall |
             return _read_sequence(part.get("elements", []), conversation)
         case "or":
             options = [_read_tag(inner, conversation) for inner in part.get("elements", [])]
-            return options[0] if options and all(options) else None
+            return _either(options)
     return None
 
 
-def _read_one_tag(part: Mapping[str, Any], conversation: Conversation) -> MustCall | None:
+def _either(options: Sequence[Answerable | None]) -> Answerable | None:
+    """Alternatives: the same with and without thoughts before it, or an answer or calls."""
+    if not options or not all(options):
+        return None
+    answers = [option for option in options if isinstance(option, MustAnswer)]
+    if answers and len(answers) < len(options):
+        return replace(answers[0], may_call=True)
+    return options[0]
+
+
+def _read_one_tag(part: Mapping[str, Any], conversation: Conversation) -> Answerable | None:
     if forms := _tag_forms([part], conversation):
         return MustCall(forms=forms, only_one=True)
     inner = _read_tag(part.get("content", {}), conversation)
-    return inner and replace(
+    if not isinstance(inner, MustCall):
+        return inner
+    return replace(
         inner, before=_begin(part) + inner.before, after=inner.after + part.get("end", "")
     )
 
 
 def _read_sequence(
     elements: Sequence[Mapping[str, Any]], conversation: Conversation
-) -> MustCall | None:
+) -> Answerable | None:
     before = after = ""
-    found: MustCall | None = None
+    found: Answerable | None = None
     for element in elements:
         constant = element.get("value", "") if element.get("type") == "const_string" else ""
         if found is not None:
@@ -188,7 +205,9 @@ def _read_sequence(
             found = inner
         else:
             before += constant
-    return found and replace(found, before=before + found.before, after=found.after + after)
+    if not isinstance(found, MustCall):
+        return found
+    return replace(found, before=before + found.before, after=found.after + after)
 
 
 NAME = re.compile(r'"name":\s*("(?:[^"\\]|\\.)*")')

@@ -63,6 +63,9 @@ NAME, OTHER_NAME = "probetoolq", "probetoolz"
 RESULT, OTHER_RESULT = "proberesultq", "proberesultz"
 TEXT, OTHER_TEXT, THOUGHT, RULE = "probetextq", "probetextz", "probethoughtq", "proberuleq"
 
+SWITCHES = ("enable_thinking", "thinking")
+REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
+
 EMPTY: Mapping[Empty, Mapping[str, Any]] = {
     "empty": {"content": ""},
     "null": {"content": None},
@@ -162,7 +165,7 @@ class _Asks:
 
     def said_reasoning_field(self) -> str | None:
         """The key for reasoning beside an answer, for templates without calls."""
-        for key in ("reasoning_content", "thinking", "reasoning"):
+        for key in REASONING_FIELDS:
             said = {**self.said("assistant", OTHER_TEXT), key: THOUGHT}
             if THOUGHT in (self.render([self.said("user"), said]) or ""):
                 return key
@@ -175,8 +178,7 @@ class _Asks:
         )
 
     def thinking_switch(self) -> str | None:
-        names = ("enable_thinking", "thinking")
-        return next((name for name in names if self.differs(name, True, False)), None)
+        return next((name for name in SWITCHES if self.differs(name, True, False)), None)
 
     def thinks_by_default(self, switch: str | None) -> bool:
         user = [self.said("user")]
@@ -247,7 +249,7 @@ class _CallAsks:
 
     def reasoning_field(self) -> str | None:
         """The key whose text is shown beside a call of the current turn."""
-        for key in ("reasoning_content", "thinking", "reasoning"):
+        for key in REASONING_FIELDS:
             beside = {**self._empty, key: THOUGHT}
             rendered = self._rendered([self._call()], _result(NAME, RESULT, 0), beside=beside)
             if _is_right(rendered, THOUGHT, NAME, KEY, VALUE, RESULT):

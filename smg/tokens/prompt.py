@@ -6,7 +6,7 @@ one begins as the shorter did wherever the template allows it: engines cache by 
 
 import asyncio
 import logging
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from smg.items import Item
 from smg.tokens.arguments import CUSTOM_PARAMETER
 from smg.tokens.fit import fit
 from smg.tokens.guard import without
-from smg.tokens.habits import Habits, probe
+from smg.tokens.habits import SWITCHES, Habits, probe
 from smg.tokens.messages import (
     CallId,
     OpenSealed,
@@ -30,6 +30,15 @@ from smg.turn import CustomTool, Offer, ServerTool, Turn
 
 RENDER_SECONDS = 2.0
 """A template that needs longer is broken or hostile; real ones take milliseconds."""
+
+CUSTOM_PARAMETERS = {
+    "type": "object",
+    "properties": {CUSTOM_PARAMETER: {"type": "string"}},
+    "required": [CUSTOM_PARAMETER],
+}
+
+NO_EFFORT = ("none", "minimal")
+"""Values of `reasoning_effort` that turn thinking off where it has a switch."""
 
 log = logging.getLogger(__name__)
 
@@ -161,34 +170,48 @@ class _Form:
     ) -> _Rendered:
         fitted = fit(messages, self.habits)
         # A keyword's value is the client's to the last word, as arguments are.
-        wrapped = {key: {"arguments": value} for key, value in kwargs.items()}
+        wrapped = {key: {"arguments": value} for key, value in _keywords(kwargs, self.habits)}
         [said, offered, marked], sign = self._guard.mark([fitted, tools, wrapped])
         given = {key: entry["arguments"] for key, entry in marked.items()}
         text = self._template.render(said, offered, kwargs=given, seconds=RENDER_SECONDS)
         return _Rendered(text, sign)
 
 
+def _keywords(kwargs: Mapping[str, Any], habits: Habits) -> Iterator[tuple[str, Any]]:
+    """The request's keywords, and its wish about thinking under the template's own name for it."""
+    yield from kwargs.items()
+    switch = habits.thinking_switch
+    if switch is None or switch in kwargs:
+        return
+    wishes = [kwargs[name] for name in SWITCHES if name in kwargs]
+    if kwargs.get("reasoning_effort") in NO_EFFORT:
+        wishes.append(False)
+    if wishes:
+        yield switch, wishes[0]
+
+
 def tool_definition(offer: Offer) -> dict[str, Any]:
-    """A tool as chat templates know it; a custom tool as a function of one string."""
-    function: dict[str, Any] = {"name": offer.name}
-    tool = offer.tool
-    description = _custom_description(tool) if isinstance(tool, CustomTool) else tool.description
-    if description is not None:
-        function["description"] = description
-    if isinstance(tool, CustomTool):
-        function["parameters"] = {
-            "type": "object",
-            "properties": {CUSTOM_PARAMETER: {"type": "string"}},
-            "required": [CUSTOM_PARAMETER],
-        }
+    """A tool as chat templates know it; a custom tool as a function of one string.
+
+    Every field that templates read without asking is there, if only empty.
+    """
+    if isinstance(offer.tool, CustomTool):
+        description = _custom_description(offer.tool)
+        parameters: Mapping[str, Any] = CUSTOM_PARAMETERS
     else:
-        function["parameters"] = dict(tool.parameters or {"type": "object", "properties": {}})
+        description = offer.tool.description or ""
+        parameters = offer.tool.parameters or {}
+    function = {
+        "name": offer.name,
+        "description": description,
+        "parameters": {"type": "object", "properties": {}, **parameters},
+    }
     return {"type": "function", "function": function}
 
 
-def _custom_description(tool: CustomTool) -> str | None:
+def _custom_description(tool: CustomTool) -> str:
     if tool.definition is None:
-        return tool.description
+        return tool.description or ""
     rule = f"The input must follow this {tool.syntax} definition:\n{tool.definition}"
     return f"{tool.description}\n\n{rule}" if tool.description else rule
 

@@ -70,7 +70,7 @@ def locate(
         ConfigError: there is no such folder or id, or a file in it cannot be read.
     """
     folder = Path(model_path).expanduser()
-    if not folder.is_dir():
+    if not model_path or not folder.is_dir():
         if not hub_id_allowed or _looks_local(model_path):
             raise ConfigError(f"--model-path: there is no folder {model_path!r}")
         folder = _download(model_path, hub)

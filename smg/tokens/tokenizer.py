@@ -6,7 +6,6 @@ smg.tokens.guard. Knows no message and no template's meaning.
 
 import json
 import re
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
@@ -57,7 +56,6 @@ class Tokenizer:
         self.controls = frozenset(
             content for content in self.added.values() if content in wanted and content.strip()
         )
-        self._lock = threading.Lock()
 
     @classmethod
     def load(cls, files: ModelFiles, keep: Iterable[str] = ()) -> Self:
@@ -157,6 +155,10 @@ class Tokenizer:
         return texts, {}
 
     @cached_property
+    def _control_ids(self) -> frozenset[int]:
+        return self._ids(self.controls) - self._ids([_unknown(self._file["model"])])
+
+    @cached_property
     def _split(self) -> re.Pattern[str]:
         # The longest first: so does the tokenizer. The sign breaks any string but a single
         # character, so that one must look behind itself.
@@ -170,33 +172,36 @@ class Tokenizer:
 
     def _trimmed(self, segment: str, before: list[str], after: list[str]) -> str:
         """The segment less the spaces that control tokens beside it swallow."""
-        if before and before[0] in self._swallowing("rstrip"):
+        if self._swallowing["rstrip"].intersection(before):
             segment = segment.lstrip()
-        if after and after[0] in self._swallowing("lstrip"):
+        if self._swallowing["lstrip"].intersection(after):
             segment = segment.rstrip()
         return segment
 
-    def _swallowing(self, side: str) -> set[str]:
-        return {entry["content"] for entry in self._file["added_tokens"] if entry[side]}
+    @cached_property
+    def _swallowing(self) -> dict[str, set[str]]:
+        entries = self._file["added_tokens"]
+        return {
+            side: {entry["content"] for entry in entries if entry[side]}
+            for side in ("lstrip", "rstrip")
+        }
 
     def _encode_text(self, segment: str, sign: str, at_start: bool) -> list[int]:
         """Encode text that spells control strings, so that none of them becomes one."""
-        control_ids = self._ids(self.controls) - self._ids([_unknown(self._file["model"])])
         ids = self._plain_ids(without(segment, sign), at_start)
-        if control_ids.isdisjoint(ids):
+        if self._control_ids.isdisjoint(ids):
             return ids
         # The model itself holds the string (not only the added tokens): encode its parts apart.
         first, *others = without_escapes(segment, sign).split(sign)
         ids = self._plain_ids(first, at_start)
         for part in others:
             ids += self._plain_ids(part, False)
-        if control_ids.isdisjoint(ids):
+        if self._control_ids.isdisjoint(ids):
             return ids
         raise InvalidRequest("The input spells a control token that this model cannot take as text")
 
     def _plain_ids(self, text: str, at_start: bool) -> list[int]:
-        with self._lock:
-            plain, renamed = self._plain_at_start if at_start else self._plain_inside
+        plain, renamed = self._plain_at_start if at_start else self._plain_inside
         ids = plain.encode(text, add_special_tokens=False).ids
         return [renamed.get(token_id, token_id) for token_id in ids] if renamed else ids
 

@@ -22,8 +22,9 @@ from starlette.routing import Route
 
 from smg.errors import ToolServerError
 from smg.items import ToolError
-from smg.mcp.client import State
-from smg.mcp.spec import Command, Endpoint, Secret
+from smg.mcp.client import ServerConnection, State
+from smg.mcp.spec import Command, Endpoint, Secret, ServerSpec
+from smg.mcp.transports import Streams, Traces
 from smg.testing.tools import new_server
 from smg.turn import ToolResult
 from tests.mcp.raw_server import INITIALIZED, tool
@@ -233,6 +234,32 @@ async def test_closing_does_not_wait_for_a_server_that_does_not_answer() -> None
     with anyio.fail_after(5):
         async with connected(raw_spec("silent", connect_timeout_s=60)):
             pass
+
+
+async def test_closing_does_not_wait_for_the_pause_between_attempts() -> None:
+    attempts: list[str] = []
+    hanging = asyncio.Event()
+
+    @asynccontextmanager
+    async def refuse(spec: ServerSpec, traces: Traces) -> AsyncGenerator[Streams, None]:
+        attempts.append(spec.label)
+        if len(attempts) < 7:
+            raise ConnectionRefusedError
+        hanging.set()
+        await asyncio.Event().wait()
+        yield NotImplemented
+
+    connection = ServerConnection(down_spec(connect_timeout_s=60), lambda: 7, refuse)
+    connection.start()
+    with anyio.fail_after(5):
+        for _ in range(6):  # By now the pause is the longest; being asked cuts it short.
+            with pytest.raises(ToolServerError):
+                await connection.tools()
+        asking = asyncio.create_task(connection.call("add", {}))
+        await hanging.wait()
+        await connection.close()
+        assert "cannot be reached" in error(await asking).message
+    assert connection.state is State.DOWN
 
 
 async def test_a_server_that_ignores_discovery_is_reached_at_the_second_attempt() -> None:

@@ -64,9 +64,7 @@ def parse(
     *,
     offered: tuple[ToolSchema, ...] = OFFERED,
 ) -> list[ParsedDelta]:
-    parser = new_parser(
-        reasoning=reasoning, tools=tools, offered=offered, starts_open=starts_open
-    )
+    parser = new_parser(reasoning=reasoning, tools=tools, offered=offered, starts_open=starts_open)
     deltas = [delta for piece in pieces for delta in parser.feed(piece)]
     return [*deltas, *parser.finish()]
 

@@ -58,7 +58,8 @@ def test_a_tool_round_trip_is_the_text_the_model_was_trained_on() -> None:
     prompt = builder("qwen3").build(asked, STEPS)
     assert prompt.text == (
         "<|im_start|>system\nBe brief.\n\n# Tools\n\n<tools>\n"
-        '{"type": "function", "function": {"name": "s__run", "parameters": {"type": "object"}}}\n'
+        '{"type": "function", "function": {"name": "s__run", "description": "", '
+        '"parameters": {"type": "object", "properties": {}}}}\n'
         "</tools>\n\nCall with <tool_call></tool_call>.<|im_end|>\n"
         "<|im_start|>user\nRun it<|im_end|>\n"
         "<|im_start|>assistant\n<think>\nHm.\n</think>\n\n"
@@ -165,6 +166,20 @@ def test_the_requests_keywords_reach_the_template(kwargs: Mapping[str, Any], end
     assert builder("qwen3").build(asked).text.endswith(end)
 
 
+@pytest.mark.parametrize(
+    "kwargs", [{"thinking": False}, {"reasoning_effort": "none"}, {"reasoning_effort": "minimal"}]
+)
+def test_thinking_is_switched_off_by_any_name_clients_know(kwargs: Mapping[str, Any]) -> None:
+    asked = turn(said("user", "u"), template_kwargs=kwargs)
+    assert builder("qwen3").build(asked).text.endswith("</think>\n\n")
+
+
+def test_the_templates_own_word_for_thinking_wins() -> None:
+    kwargs = {"thinking": False, "reasoning_effort": "none", "enable_thinking": True}
+    asked = turn(said("user", "u"), template_kwargs=kwargs)
+    assert builder("qwen3").build(asked).text.endswith("assistant\n")
+
+
 def test_a_keyword_brings_in_no_control_token() -> None:
     source = (
         "<|im_start|>{{ effort.type }}<|im_end|>{% for m in messages %}{{ m.content }}{% endfor %}"
@@ -223,7 +238,10 @@ CONVERSATION: tuple[Item, ...] = (
     said("assistant", "ANSWER"),
     said("user", "LAST"),
 )
-WORDS = "FIRST QUESTION WAIT add ONE s__run TWO RUN ADDED AND RULE ANSWER LAST".split()
+WORDS = (
+    *("FIRST", "QUESTION", "WAIT", "add", "ONE", "s__run", "TWO", "RUN", "ADDED"),
+    *("AND", "RULE", "ANSWER", "LAST"),
+)
 
 
 @each_reference

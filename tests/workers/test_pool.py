@@ -41,12 +41,6 @@ async def take(workers: Pool) -> list[EngineChunk]:
         return [chunk async for chunk in chunks]
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not true():
-            await asyncio.sleep(0)
-
-
 async def test_workers_take_turns() -> None:
     engines = [ScriptedEngine(name, *[tokens(1)] * 2) for name in "abc"]
     workers = pool(*engines)
@@ -220,7 +214,7 @@ async def test_a_bug_in_a_probe_does_not_end_the_probing(
     await workers.start()
     try:
         engine.sickness = RuntimeError("a bug")
-        await until(lambda: "Probing worker a failed" in caplog.text)
+        await engine.probed(2)
         engine.sickness = WorkerUnavailable("gone")
         await until(lambda: not workers.is_ready)
     finally:
