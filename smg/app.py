@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from smg import __version__
 from smg.chat import routes as chat
+from smg.conversations import routes as conversations
 from smg.errors import GatewayError
 from smg.ids import new_id
 from smg.mcp.toolbox import Toolbox
@@ -20,6 +22,7 @@ from smg.model import ModelDirectory
 from smg.responses import routes as responses
 from smg.responses.intake import Kitchen
 from smg.responses.runs import Runs
+from smg.seal import Seal, kept_secret
 from smg.settings import Settings
 from smg.startup import load_model, new_limits, new_pool, new_toolbox, now
 from smg.storage.base import Store
@@ -69,9 +72,26 @@ def database_url(settings: Settings) -> str:
     """Where the state is kept: the setting, or a file in the user's data folder."""
     if settings.database_url:
         return settings.database_url
-    folder = Path(platformdirs.user_data_dir("smg", appauthor=False))
+    folder = _data_folder()
     folder.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{folder / 'smg.db'}"
+
+
+def new_seal(settings: Settings) -> Seal:
+    """The seal of this gateway: of the setting's secret, else of one kept beside the database."""
+    if settings.seal_key:
+        return Seal(settings.seal_key.encode())
+    url = database_url(settings)
+    path = url.removeprefix("sqlite:///")
+    if ":memory:" in path:
+        return Seal(secrets.token_bytes(32))
+    folder = Path(path).parent if path != url else _data_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    return Seal(kept_secret(folder / "smg.seal"))
+
+
+def _data_folder() -> Path:
+    return Path(platformdirs.user_data_dir("smg", appauthor=False))
 
 
 @asynccontextmanager
@@ -91,16 +111,22 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         stack.push_async_callback(toolbox.close)
         await asyncio.gather(pool.start(), toolbox.start())
         models = ModelDirectory([await load_model(settings, pool, now())])
-        runs = Runs(store, toolbox, new_id, now)
+        seal = new_seal(settings)
+        runs = Runs(store, toolbox, seal, new_id, now)
         stack.push_async_callback(runs.close, settings.shutdown_grace_seconds)
-        app = new_app(settings, models, toolbox, store, runs)
+        app = new_app(settings, models, toolbox, store, runs, seal)
         yield Gateway(
             settings=settings, models=models, toolbox=toolbox, store=store, runs=runs, app=app
         )
 
 
 def new_app(
-    settings: Settings, models: ModelDirectory, toolbox: Toolbox, store: Store, runs: Runs
+    settings: Settings,
+    models: ModelDirectory,
+    toolbox: Toolbox,
+    store: Store,
+    runs: Runs,
+    seal: Seal,
 ) -> FastAPI:
     """The web application over these parts."""
     app = FastAPI(title="smg", version=__version__, docs_url="/docs", redoc_url=None)
@@ -114,9 +140,15 @@ def new_app(
         limits=limits,
         new_id=new_id,
         now=now,
+        seal=seal,
         strict_calls=not settings.allow_unanswered_calls,
     )
     app.include_router(responses.Routes(kitchen, runs, owner_of, max_body).router())
+    app.include_router(
+        conversations.Routes(
+            store=store, new_id=new_id, now=now, owner_of=owner_of, max_body_bytes=max_body
+        ).router()
+    )
     app.include_router(
         chat.Routes(
             models=models,

@@ -232,6 +232,8 @@ class Compaction:
 
     id: str
     encrypted: str
+    is_open: bool = False
+    """Whether the text is not sealed yet: so it leaves the agent loop, and goes no further."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

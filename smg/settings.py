@@ -144,6 +144,14 @@ class Settings:
         (), "Security", "keys clients must send; each sees only its own data", secret=True
     )
 
+    seal_key: str | None = option(
+        None,
+        "Security",
+        "secret that seals reasoning and summaries clients keep; the same on every gateway that "
+        "shares a database; default: a file beside the database",
+        secret=True,
+    )
+
     log_level: str = option(
         "info",
         "Logging",

@@ -113,6 +113,7 @@ async def load_model(settings: Settings, pool: Pool, created_at: int) -> ServedM
         files,
         markers(families.reasoning, families.tools),
         call_id=lambda name, number, public: family_call_id(families.tools, name, number, public),
+        open_sealed=lambda text: text,  # Intake has opened what was sealed.
     )
     log.info(
         "Reasoning parser: %s (%s). Tool-call parser: %s (%s).",

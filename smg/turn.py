@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from smg.items import Item, McpCall, McpListTools, ToolError
+from smg.items import Item, McpCall, ToolError
 
 NewId = Callable[[str], str]  # "msg" -> "msg_..."; tests count.
 Now = Callable[[], int]  # Unix seconds; tests stand still.
@@ -188,8 +188,8 @@ class Turn:
     input: tuple[Item, ...] = ()
     """What this request adds."""
     tools: ToolSet = ToolSet()
-    listings: tuple[McpListTools, ...] = ()
-    """Tool lists to show at the start of the output: servers not listed in the history."""
+    opening: tuple[Item, ...] = ()
+    """Items to show at the start of the output: a compaction, tool lists that are new here."""
     approved: tuple[McpCall, ...] = ()
     """Calls that a person has just allowed: run before the model speaks."""
     sampling: Sampling = Sampling()
@@ -197,6 +197,8 @@ class Turn:
     output_constraint: Constraint | None = None
     """The form of the answer (JSON schema and the like), when it is no call."""
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    compacts: bool = False
+    """Whether the answer is a summary of the conversation, to be kept as one opaque item."""
     separate_reasoning: bool = True
     """Whether reasoning is told apart from the answer."""
     routing_key: str | None = None

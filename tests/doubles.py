@@ -122,9 +122,12 @@ class FakeTools:
         self.hold: dict[str, asyncio.Event] = {}
         """Calls of these names wait for their event."""
         self.cancelled: list[str] = []
+        self.called = asyncio.Event()
+        """Set when a call has begun."""
 
     async def call(self, server: str, name: str, arguments: str) -> ToolResult:
         self.calls.append((server, name, arguments))
+        self.called.set()
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await self._barrier.wait()

@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "item_writer": {"items"},
     "item_reader": {"errors", "items", "item_writer", "json_reader", "turn"},
     "item_json": {"item_reader", "item_writer"},
+    "seal": set(),
     "settings": {"errors"},
     "parsers": {"items", "turn"},
     "engines": {"errors", "events", "turn"},
@@ -40,12 +41,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mcp": {"errors", "items", "turn"},
     "storage": {"errors", "items", "item_json"},
     "web": WORDS | {"storage"},
-    "responses": WORDS | {"agent", "storage", "web"},
+    "responses": WORDS | {"agent", "seal", "storage", "web"},
     "conversations": WORDS | {"storage", "web"},
     "chat": WORDS | {"agent", "web"},
     "startup": WORDS | PIPES | {"mcp", "model", "settings", "workers"},
     "app": WORDS
-    | {"chat", "conversations", "mcp", "model", "responses", "settings", "startup", "storage"}
+    | {"chat", "conversations", "mcp", "model", "responses", "seal", "settings", "startup"}
+    | {"storage"}
     | {"web", "__init__"},
     "server": {"app", "errors", "mcp", "settings"},
     "cli": {"__init__", "app", "errors", "logs", "server", "settings", "storage", "testing"},

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field, replace
 
 from smg.items import (
+    Compaction,
     CustomToolCall,
     FunctionCall,
     GatewayCall,
@@ -12,12 +13,13 @@ from smg.items import (
     Logprob,
     McpApprovalRequest,
     McpCall,
+    McpListTools,
     Message,
     Reasoning,
     Status,
     TextPart,
 )
-from smg.turn import CustomTool, FunctionTool, NewId, ServerTool, Tool
+from smg.turn import CustomTool, FunctionTool, NewId, ServerTool, Tool, Turn
 
 
 @dataclass(slots=True)
@@ -34,7 +36,7 @@ class Draft:
     @property
     def is_call(self) -> bool:
         """Whether this is a call of any kind."""
-        return not isinstance(self.item, Message | Reasoning)
+        return not isinstance(self.item, Message | Reasoning | Compaction)
 
     def finished(self, status: Status) -> Item:
         """The item as it will stay."""
@@ -47,16 +49,19 @@ class Draft:
                 return replace(reasoning, text=text, status=status)
             case CustomToolCall() as call:
                 return replace(call, input=_free_text(text), status=status)
-            case McpApprovalRequest() as request:
-                return replace(request, arguments=text)
             case FunctionCall() | McpCall() | HostedCall() as call:
                 return replace(call, arguments=text, status=status)
+            case McpApprovalRequest() as request:
+                return replace(request, arguments=text)
             case item:
-                return item
+                assert isinstance(item, Compaction)  # Nothing else is ever a draft.
+                return replace(item, encrypted=text)
 
 
-def new_message(new_id: NewId) -> Message:
-    """An empty answer."""
+def new_answer(turn: Turn, new_id: NewId) -> Message | Compaction:
+    """An empty answer, in the form the turn wants it."""
+    if turn.compacts:
+        return Compaction(id=new_id("cmp"), encrypted="", is_open=True)
     return Message(id=new_id("msg"), role="assistant", status=Status.IN_PROGRESS)
 
 
@@ -119,10 +124,14 @@ def _new_server_call(tool: ServerTool, new_id: NewId) -> GatewayCall:
 
 
 def emptied(item: Item) -> Item:
-    """The item as its ItemStarted shows it; an approval request is shown whole."""
-    if isinstance(item, CustomToolCall):
-        return replace(item, input="", status=Status.IN_PROGRESS)
-    return item
+    """The item as its ItemStarted shows it: its accumulators empty, all else whole."""
+    match item:
+        case CustomToolCall():
+            return replace(item, input="", status=Status.IN_PROGRESS)
+        case McpListTools():
+            return replace(item, tools=())
+        case _:
+            return item
 
 
 def _free_text(arguments: str) -> str:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from smg.agent.draft import Draft, emptied, new_call, new_message, new_reasoning
+from smg.agent.draft import Draft, emptied, new_answer, new_call, new_reasoning
 from smg.engines.base import Finish
 from smg.errors import GatewayError
 from smg.events import (
@@ -23,6 +23,7 @@ from smg.events import (
     Usage,
 )
 from smg.items import (
+    Compaction,
     CustomToolCall,
     GatewayCall,
     HostedCall,
@@ -136,10 +137,10 @@ class AgentLoop:
     def begin(self) -> list[Event]:
         """Open the turn: show the tool lists, start the calls a person has allowed."""
         events: list[Event] = []
-        for listing in self._turn.listings:
-            index = self._append(listing)
-            events.append(ItemStarted(index, replace(listing, tools=())))
-            events.append(ItemFinished(index, listing))
+        for item in self._turn.opening:
+            index = self._append(item)
+            events.append(ItemStarted(index, emptied(item)))
+            events.append(ItemFinished(index, item))
         for call in self._turn.approved:
             index = self._append(call)
             self._pending[call.id] = (index, call)
@@ -181,7 +182,7 @@ class AgentLoop:
         self._generations += 1
         self._fresh = True
         self._answered = self._called_client or not self._called_server
-        self._deaf = self._called_client = self._called_server = False
+        self._deaf = self._called_client = self._called_server = self._forbidden_call = False
         if cut:
             self._abandon_pending(events)
             events.append(self._finish(Outcome.INCOMPLETE, reason="max_output_tokens"))
@@ -229,13 +230,17 @@ class AgentLoop:
 
     def _say(self, events: list[Event], text: str, logprobs: tuple[Logprob, ...] = ()) -> None:
         draft = self._draft
-        if draft is None or not isinstance(draft.item, Message):
-            draft = self._begin(events, new_message(self._new_id))
+        if draft is None or not isinstance(draft.item, Message | Compaction):
+            item = new_answer(self._turn, self._new_id)
+            draft = self._begin(events, item, silent=isinstance(item, Compaction))
         draft.pieces.append(text)
         draft.logprobs += logprobs
-        events.append(ItemDelta(draft.index, text, logprobs))
+        if not draft.silent:
+            events.append(ItemDelta(draft.index, text, logprobs))
 
     def _think(self, events: list[Event], text: str) -> None:
+        if self._turn.compacts:
+            return  # The summary is all there is to such a turn.
         if self._draft is None or not isinstance(self._draft.item, Reasoning):
             self._begin(events, new_reasoning(self._new_id))
         self._extend(events, text)

@@ -85,6 +85,7 @@ async def _run(
                 first = None
                 await _generate(loop, model, prepared, publish)
             case CallTools(calls):
+                first = None  # Made before these calls, which a person has just allowed.
                 await _call_tools(loop, calls, tools, publish)
             case Stop():
                 return
@@ -103,11 +104,16 @@ async def _generate(loop: AgentLoop, model: Model, prepared: Any, publish: Publi
 async def _call_tools(
     loop: AgentLoop, calls: Sequence[GatewayCall], tools: Tools, publish: Publish
 ) -> None:
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_call(tools, call)) for call in calls]
+    tasks = [asyncio.create_task(_call(tools, call)) for call in calls]
+    try:
         for finished in asyncio.as_completed(tasks):
             item_id, result = await finished
             await publish(loop.tool_finished(item_id, result))
+    finally:
+        # No task group: it would hide the one error of a publisher in a group of errors.
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _call(tools: Tools, call: GatewayCall) -> tuple[str, ToolResult]:

@@ -18,7 +18,7 @@ from smg.errors import GatewayError
 from smg.events import Event, TurnFinished
 from smg.turn import Limits, NewId, Now
 from smg.web.auth import OwnerOf
-from smg.web.body import disconnected, read_body
+from smg.web.body import body_of, disconnected, read_body
 from smg.web.feed import Feed
 from smg.web.sse import DONE, event_stream
 
@@ -40,9 +40,7 @@ class Routes:
     def router(self) -> APIRouter:
         """The table of paths."""
         router = APIRouter(prefix="/v1/chat", tags=["Chat"])
-        content = {"application/json": {"schema": ChatRequest.model_json_schema()}}
-        body = {"requestBody": {"required": True, "content": content}}
-        router.post("/completions", openapi_extra=body)(self.create)
+        router.post("/completions", openapi_extra=body_of(ChatRequest))(self.create)
         return router
 
     async def create(self, request: Request) -> Response:

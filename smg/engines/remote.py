@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from smg.engines.base import EngineChunk, EngineInfo, EngineLoad, PromptTokens, Transport
 from smg.engines.dialect import Dialect, StreamReader
@@ -19,7 +20,7 @@ from smg.errors import EngineError, WorkerTimeout, WorkerUnavailable
 logger = logging.getLogger(__name__)
 
 # A stream's status follows its last message at once; who does not send it is not waited for.
-STATUS_SECONDS = 1.0
+STATUS_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,8 @@ class Timeouts:
     """Between two messages."""
     call_s: float = 10.0
     """For questions that are answered at once."""
+    health_s: float = 30.0
+    """For a health check: some engines generate a token for it, behind all that is queued."""
 
 
 class RemoteEngine:
@@ -82,7 +85,9 @@ class RemoteEngine:
     async def check(self) -> None:
         """Return if the worker is healthy."""
         dialect, _ = await self._learn()
-        reason = dialect.read_health(await self._call(dialect, "HealthCheck"))
+        path = f"/{dialect.service}/HealthCheck"
+        health = await self._transport.call(path, b"", self._timeouts.health_s)
+        reason = dialect.read_health(health)
         if reason is not None:
             raise WorkerUnavailable(f"Worker {self.address}: {reason}")
 
@@ -104,7 +109,10 @@ class RemoteEngine:
 
     async def _learn(self) -> tuple[Dialect, EngineInfo]:
         if self._known is None:
-            await self.info()
+            try:
+                await self.info()
+            except WorkerTimeout as error:  # Nothing was begun: another worker may well do it.
+                raise WorkerUnavailable(error.message) from error
         assert self._known is not None  # info() has set it, or raised.
         return self._known
 

@@ -35,4 +35,6 @@ ERRORS: dict[grpc.StatusCode, type[EngineError]] = {  # No row: EngineError.
 def engine_error(address: str, error: grpc.aio.AioRpcError) -> EngineError:
     """What a failed call means for the request that made it."""
     kind = ERRORS.get(error.code(), EngineError)
-    return kind(f"Worker {address}: {error.details() or error.code().name.lower()}")
+    reason = error.details() or error.code().name.lower()
+    # A client whose prompt is refused need not know where.
+    return kind(reason if kind is PromptRejected else f"Worker {address}: {reason}")

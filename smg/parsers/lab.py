@@ -5,6 +5,7 @@ Pure functions over the same machine that reads streams; knows no requests.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from smg.parsers.base import (
     ParsedDelta,
@@ -45,9 +46,7 @@ def parse(
     starts_open: bool | None = None,
 ) -> Parsed:
     """Read a text that comes in these pieces."""
-    parser = new_parser(
-        reasoning=reasoning, tools=tools, offered=offered, starts_open=starts_open
-    )
+    parser = new_parser(reasoning=reasoning, tools=tools, offered=offered, starts_open=starts_open)
     deltas = [delta for piece in pieces for delta in parser.feed(piece)]
     deltas += parser.finish()
     return Parsed(
@@ -59,7 +58,7 @@ def parse(
 
 def _calls(deltas: Sequence[ParsedDelta]) -> Iterator[ParsedCall]:
     starts = [at for at, delta in enumerate(deltas) if isinstance(delta, ToolCallStart)]
-    for start, end in zip(starts, [*starts[1:], len(deltas)], strict=True):
+    for start, end in pairwise([*starts, len(deltas)]):
         first, own = deltas[start], deltas[start:end]
         assert isinstance(first, ToolCallStart)
         arguments = "".join(one.text for one in own if isinstance(one, ToolCallArguments))

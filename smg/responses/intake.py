@@ -8,10 +8,14 @@ from typing import Any, Protocol
 from smg.agent.loop import Generate
 from smg.agent.run import Model
 from smg.errors import ContextLengthExceeded, InvalidRequest
+from smg.events import Usage
 from smg.items import Item, McpTool, Message
+from smg.json_reader import Reader
 from smg.responses.body import Head
+from smg.responses.compact import compact, compaction_turn, opened
 from smg.responses.context import Input, approved_calls, check_outputs, read_input
 from smg.responses.schema import InputRequest, ResponsesRequest, TextFormat
+from smg.seal import Seal
 from smg.storage.base import Store
 from smg.turn import Constraint, JsonSchema, Limits, NewId, Now, Sampling, ToolSet, Turn
 from smg.web.schema import stops
@@ -106,6 +110,7 @@ class Kitchen:
     limits: Limits
     new_id: NewId
     now: Now
+    seal: Seal
     strict_calls: bool = True
     """Whether every call of the context must have been answered."""
 
@@ -122,6 +127,9 @@ class Order:
     stored: bool
     streamed: bool
     background: bool
+    seals_reasoning: bool
+    spent: Usage | None = None
+    """Tokens that went into compacting the history before the turn began."""
     previous_response_id: str | None = None
     conversation_id: str | None = None
 
@@ -136,7 +144,10 @@ async def accept(request: ResponsesRequest, kitchen: Kitchen, owner: str) -> Ord
     check_fields(request)
     model = find_model(request, kitchen)
     turn = await new_turn(request, kitchen, model, owner)
-    turn, first = await _fitted(turn, model, request.truncation == "auto")
+    turn, spent = await _compacted(turn, model, _threshold(request), kitchen.new_id)
+    first = None
+    if not spent:
+        turn, first = await _fitted(turn, model, request.truncation == "auto")
     tools = read_tools(request.tools or ())
     return Order(
         turn=turn,
@@ -146,6 +157,8 @@ async def accept(request: ResponsesRequest, kitchen: Kitchen, owner: str) -> Ord
         stored=request.store is not False,
         streamed=request.stream is True,
         background=request.background is True,
+        seals_reasoning="reasoning.encrypted_content" in (request.include or ()),
+        spent=spent,
         previous_response_id=request.previous_response_id,
         conversation_id=conversation_of(request),
     )
@@ -216,12 +229,14 @@ def _check_source(request: InputRequest) -> None:
 async def new_turn(request: InputRequest, kitchen: Kitchen, model: TurnModel, owner: str) -> Turn:
     """The turn a request asks for."""
     _check_source(request)
-    history = await _history(request, kitchen.store, owner)
     given = await read_input(request.input, kitchen.store, owner, kitchen.new_id)
+    given.items = list(opened(given.items, kitchen.seal, owner))
+    history = await _history(request, kitchen.store, owner)
+    history = opened(history, kitchen.seal, owner)
     check_outputs(history, given.items, strict=kitchen.strict_calls)
     offered = await _offered(request, kitchen, (*history, *given.items), given)
     effort = request.reasoning.effort if request.reasoning else None
-    return Turn(
+    turn = Turn(
         id=kitchen.new_id("resp"),
         model=model.name,
         created_at=kitchen.now(),
@@ -234,7 +249,7 @@ async def new_turn(request: InputRequest, kitchen: Kitchen, model: TurnModel, ow
             choice=read_choice(request.tool_choice, offered.offers),
             parallel=request.parallel_tool_calls is not False,
         ),
-        listings=offered.listings,
+        opening=offered.listings,
         approved=approved_calls(history, given.items, offered.offers, kitchen.new_id),
         sampling=_sampling(request) if isinstance(request, ResponsesRequest) else Sampling(),
         limits=_limits(request, kitchen.limits),
@@ -245,6 +260,7 @@ async def new_turn(request: InputRequest, kitchen: Kitchen, model: TurnModel, ow
         },
         routing_key=_routing_key(request),
     )
+    return compaction_turn(turn, kitchen.new_id) if given.wants_compaction else turn
 
 
 async def _history(request: InputRequest, store: Store, owner: str) -> tuple[Item, ...]:
@@ -335,6 +351,33 @@ def _constraint(form: TextFormat | None) -> Constraint | None:
             )
         case _:
             return JsonSchema(json.dumps(form.schema_))
+
+
+def _threshold(request: ResponsesRequest) -> int | None:
+    """The prompt length from which `context_management` wants the history compacted."""
+    thresholds: list[int] = []
+    for n, fields in enumerate(request.context_management or ()):
+        rule = Reader(fields, f"context_management[{n}]")
+        if rule.text("type") != "compaction":
+            raise rule.error("type", "'compaction'")
+        threshold = fields.get("compact_threshold")
+        if not isinstance(threshold, int) or threshold < MIN_COMPACT_THRESHOLD:
+            raise rule.error("compact_threshold", f"a number from {MIN_COMPACT_THRESHOLD}")
+        thresholds.append(threshold)
+    return min(thresholds, default=None)
+
+
+MIN_COMPACT_THRESHOLD = 1000
+
+
+async def _compacted(
+    turn: Turn, model: TurnModel, threshold: int | None, new_id: NewId
+) -> tuple[Turn, Usage | None]:
+    """The turn, with its context replaced by a summary if its prompt is longer than allowed."""
+    if threshold is None or turn.compacts or await model.count(turn) <= threshold:
+        return turn, None
+    item, usage = await compact(turn, model, new_id)
+    return replace(turn, opening=(item, *turn.opening)), usage
 
 
 async def _fitted(turn: Turn, model: TurnModel, may_truncate: bool) -> tuple[Turn, Any]:

@@ -1,5 +1,7 @@
 """Orders and their last events to stored records."""
 
+from collections.abc import Sequence
+
 from smg.events import TurnFinished
 from smg.items import Item
 from smg.responses.body import Json
@@ -7,18 +9,22 @@ from smg.responses.intake import Order
 from smg.storage.records import ResponseRecord
 
 
-def begun(order: Order) -> ResponseRecord:
-    """The record of a turn that has not ended."""
+def begun(order: Order, given: Sequence[Item]) -> ResponseRecord:
+    """The record of a turn that has not ended; `given` is its input in the form to be kept."""
     status = "queued" if order.background else "in_progress"
-    return _record(order, order.head.body(status), ())
+    return _record(order, order.head.body(status), given, ())
 
 
-def finished(order: Order, event: TurnFinished, body: Json) -> ResponseRecord:
+def finished(
+    order: Order, given: Sequence[Item], event: TurnFinished, body: Json
+) -> ResponseRecord:
     """The record of a turn that has ended; `body` is the response as the client sees it."""
-    return _record(order, body, event.items)
+    return _record(order, body, given, event.items)
 
 
-def _record(order: Order, body: Json, output: tuple[Item, ...]) -> ResponseRecord:
+def _record(
+    order: Order, body: Json, given: Sequence[Item], output: Sequence[Item]
+) -> ResponseRecord:
     turn = order.turn
     return ResponseRecord(
         id=turn.id,
@@ -30,6 +36,6 @@ def _record(order: Order, body: Json, output: tuple[Item, ...]) -> ResponseRecor
         conversation_id=order.conversation_id,
         background=order.background,
         body={key: value for key, value in body.items() if key != "output"},
-        input=turn.input,
-        output=output,
+        input=tuple(given),
+        output=tuple(output),
     )

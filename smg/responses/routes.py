@@ -3,22 +3,24 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from smg.errors import GatewayError, InvalidRequest, NotFound
 from smg.item_json import to_wire
-from smg.responses.body import Json
+from smg.responses.adorn import Adornment
+from smg.responses.body import Json, usage_json
+from smg.responses.compact import compact, kept_messages
 from smg.responses.intake import Kitchen, accept, find_model, new_turn
 from smg.responses.live import Live
 from smg.responses.runs import Runs
-from smg.responses.schema import InputRequest, ResponsesRequest
+from smg.responses.schema import CompactRequest, InputRequest, ResponsesRequest
 from smg.storage.base import Store
 from smg.storage.records import ResponseRecord
 from smg.web.auth import OwnerOf
-from smg.web.body import disconnected, read_body
+from smg.web.body import body_of, disconnected, read_body
 from smg.web.pages import item_list, page_of
 from smg.web.sse import DONE, event_stream
 
@@ -35,8 +37,9 @@ class Routes:
     def router(self) -> APIRouter:
         """The table of paths."""
         router = APIRouter(prefix="/v1/responses", tags=["Responses"])
-        router.post("", openapi_extra=_body_of(ResponsesRequest))(self.create)
-        router.post("/input_tokens", openapi_extra=_body_of(InputRequest))(self.input_tokens)
+        router.post("", openapi_extra=body_of(ResponsesRequest))(self.create)
+        router.post("/input_tokens", openapi_extra=body_of(InputRequest))(self.input_tokens)
+        router.post("/compact", openapi_extra=body_of(CompactRequest))(self.compact)
         router.get("/{response_id}")(self.retrieve)
         router.delete("/{response_id}")(self.delete)
         router.post("/{response_id}/cancel")(self.cancel)
@@ -62,6 +65,23 @@ class Routes:
         model = find_model(body, self.kitchen)
         turn = await new_turn(body, self.kitchen, model, owner)
         return {"object": "response.input_tokens", "input_tokens": await model.count(turn)}
+
+    async def compact(self, request: Request) -> Json:
+        """Replace a conversation by its users' words and one opaque summary."""
+        owner, kitchen = self.owner_of(request), self.kitchen
+        body = await read_body(request, CompactRequest, self.max_body_bytes)
+        model = find_model(body, kitchen)
+        turn = await new_turn(body, kitchen, model, owner)
+        item, usage = await compact(turn, model, kitchen.new_id)
+        sealed = Adornment(kitchen.seal, owner, seals_reasoning=False).item(item)
+        kept = kept_messages((*turn.history, *turn.input))
+        return {
+            "id": turn.id,
+            "object": "response.compaction",
+            "created_at": turn.created_at,
+            "output": [to_wire(item) for item in (*kept, sealed)],
+            "usage": usage_json(usage),
+        }
 
     async def retrieve(
         self,
@@ -116,12 +136,6 @@ class Routes:
 def stored_body(record: ResponseRecord) -> Json:
     """The response object of a stored record."""
     return {**record.body, "output": [to_wire(item) for item in record.output]}
-
-
-def _body_of(schema: type[InputRequest]) -> dict[str, Any]:
-    """The request body for OpenAPI: bodies are read by hand, so FastAPI cannot see it."""
-    content = {"application/json": {"schema": schema.model_json_schema()}}
-    return {"requestBody": {"required": True, "content": content}}
 
 
 async def _with_done(frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -8,14 +8,16 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from smg.agent.loop import AgentLoop
+from smg.agent.loop import AgentLoop, Progress
 from smg.agent.run import Tools, run_turn
 from smg.errors import GatewayError, NotFound, StorageError
-from smg.events import Event, Outcome, TurnFinished
+from smg.events import Event, Outcome, TurnFinished, Usage
+from smg.responses.adorn import Adornment
 from smg.responses.intake import Order
 from smg.responses.live import Live
 from smg.responses.record import begun, finished
 from smg.responses.render import Renderer, final_body
+from smg.seal import Seal
 from smg.storage.base import Store
 from smg.storage.records import EventBatch, Lease
 from smg.turn import NewId, Now
@@ -29,8 +31,9 @@ LOCK_MARGIN_SECONDS = 60.0
 class Runs:
     """Starts, finds and stops responses."""
 
-    def __init__(self, store: Store, tools: Tools, new_id: NewId, now: Now) -> None:
+    def __init__(self, store: Store, tools: Tools, seal: Seal, new_id: NewId, now: Now) -> None:
         self._store = store
+        self._seal = seal
         self._tools = tools
         self._new_id = new_id
         self._now = now
@@ -43,10 +46,11 @@ class Runs:
         Raises:
             Conflict: another turn holds the conversation.
         """
-        lease = await self._reserve(order)
+        adornment = Adornment(self._seal, order.turn.owner, seals_reasoning=order.seals_reasoning)
+        lease = await self._reserve(order, adornment)
         live = Live(order)
         self._live[order.turn.id] = live
-        run = _Run(order, live, self._store, lease, self._now)
+        run = _Run(live, self._store, lease, adornment, self._now)
         live.task = asyncio.create_task(self._work(run), name=order.turn.id)
         live.task.add_done_callback(lambda _: self._ended(live))
         return live
@@ -83,18 +87,19 @@ class Runs:
         if late:
             await asyncio.wait(late)
 
-    async def _reserve(self, order: Order) -> Lease | None:
+    async def _reserve(self, order: Order, adornment: Adornment) -> Lease | None:
         turn = order.turn
         ttl = turn.limits.wall_seconds + LOCK_MARGIN_SECONDS
         if order.conversation_id is not None:
             await self._store.conversations.lock(order.conversation_id, turn.owner, turn.id, ttl)
         if not order.background:
             return None
-        return await self._store.responses.begin_claimed(begun(order), self._holder, ttl)
+        record = begun(order, adornment.items(turn.input))
+        return await self._store.responses.begin_claimed(record, self._holder, ttl)
 
     async def _work(self, run: "_Run") -> None:
         order = run.order
-        loop = AgentLoop(order.turn, self._new_id)
+        loop = AgentLoop(order.turn, self._new_id, Progress(usage=order.spent or Usage()))
         try:
             await run.publish(loop.begin())
             await run_turn(
@@ -120,10 +125,17 @@ class _Run:
     """One turn's way out: frames for readers, rows for the store, in the right order."""
 
     def __init__(
-        self, order: Order, live: Live, store: Store, lease: Lease | None, now: Now
+        self,
+        live: Live,
+        store: Store,
+        lease: Lease | None,
+        adornment: Adornment,
+        now: Now,
     ) -> None:
+        order = live.order
         self.order = order
         self.live = live
+        self._adornment = adornment
         self._store = store
         self._lease = lease
         self._now = now
@@ -136,6 +148,7 @@ class _Run:
         """Show events to readers; the last one only when it is stored."""
         if not events:
             return
+        events = self._adornment.adorned(events)
         last = events[-1]
         if not isinstance(last, TurnFinished):
             self.live.feed.push(self._frames(events))
@@ -166,7 +179,7 @@ class _Run:
     async def _save(self, event: TurnFinished, body: dict[str, object], last: list[bytes]) -> None:
         frames = [*self.live.feed.frames, *last]
         await self._store.responses.save(
-            finished(self.order, event, body),
+            finished(self.order, self._adornment.items(self.order.turn.input), event, body),
             lease=self._lease,
             events=EventBatch(0, frames) if frames else None,
         )

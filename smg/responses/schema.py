@@ -95,3 +95,13 @@ class ResponsesRequest(InputRequest, SamplingFields):
     access_programs: Any = None
     personality: Any = None
     client_metadata: Any = None
+
+
+class CompactRequest(InputRequest):
+    """POST /v1/responses/compact."""
+
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: Any = None
+    prompt_cache_options: Any = None
+    service_tier: str | None = None
+    image: Any = None

@@ -85,9 +85,23 @@ class Guard:
         return sign.join(text[start:end] for start, end in zip([0, *ends], ends, strict=False))
 
 
+def splitter(controls: Iterable[str]) -> re.Pattern[str]:
+    """Divides a rendered prompt at its control strings: they stand at odd places."""
+    strings = sorted(controls)
+    long = _any_of([text for text in strings if len(text) > 1])
+    # The sign breaks any string but a single character, so that one must look behind itself.
+    short = [f"{re.escape(text)}(?![{SIGNS[0]}-{SIGNS[-1]}])" for text in strings if len(text) == 1]
+    return re.compile(f"({'|'.join(filter(None, [long, *short])) or '(?!)'})")
+
+
+def split_at(text: str, sign: str) -> list[str]:
+    """The text's parts around each sign, also where JSON or `repr` spelled it as an escape."""
+    return re.split(rf"{sign}|\\u{ord(sign):04x}", text, flags=re.IGNORECASE)
+
+
 def without(text: str, sign: str) -> str:
-    """The text with the sign taken out, also where JSON or `repr` spelled it as an escape."""
-    return re.sub(rf"{sign}|\\u{ord(sign):04x}", "", text, flags=re.IGNORECASE)
+    """The text as it was before it was marked."""
+    return "".join(split_at(text, sign))
 
 
 def _changed(value: Any, change: Change) -> Any:
@@ -119,16 +133,29 @@ def _all_changed(value: Any, change: Change) -> Any:
 
 
 def _starts(controls: Sequence[str]) -> re.Pattern[str]:
-    """Matches the first character of every control string, those inside others too.
-
-    Grouped by that character, so that the search skips quickly over text that holds none.
-    """
+    """Matches the first character of every control string, those inside others too."""
     rests: dict[str, list[str]] = {}
     for control in controls:
         if control:
-            rests.setdefault(control[0], []).append(re.escape(control[1:]))
-    groups = [f"{re.escape(first)}(?={'|'.join(rest)})" for first, rest in rests.items()]
+            rests.setdefault(control[0], []).append(control[1:])
+    # Beginning with a character and not a look-ahead, the search skips text that holds none.
+    groups = [f"{re.escape(first)}(?={_any_of(rest)})" for first, rest in rests.items()]
     return re.compile("|".join(groups) or "(?!)")
+
+
+def _any_of(texts: Sequence[str]) -> str:
+    """A pattern for the longest of the texts, with what they share written once.
+
+    So no text can make the search slow by beginning hundreds of control strings at once.
+    """
+    rests: dict[str, list[str]] = {}
+    for text in filter(None, texts):
+        rests.setdefault(text[0], []).append(text[1:])
+    branches = [re.escape(first) + _any_of(rest) for first, rest in rests.items()]
+    if not branches:
+        return ""
+    pattern = branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
+    return f"(?:{pattern})?" if "" in texts else pattern
 
 
 def _seams(
@@ -138,15 +165,12 @@ def _seams(
 
     `'<' ~ key ~ '>'` in a template would make a control token of the key `tool_call`.
     """
-    opened, closed = set[str](), set[str]()
-    pieces = set(literals)
-    for control in controls:
-        for cut in range(1, len(control)):
-            begun, rest = control[:cut], control[cut:]
-            if any(literal.endswith(begun) for literal in pieces):
-                opened.add(rest)
-            if any(literal.startswith(rest) for literal in pieces):
-                closed.add(begun)
+    lengths = range(1, max(map(len, controls), default=0))
+    ends = {literal[-n:] for literal in literals for n in lengths}
+    starts = {literal[:n] for literal in literals for n in lengths}
+    cuts = [(text[:n], text[n:]) for text in controls for n in range(1, len(text))]
+    opened = {rest for begun, rest in cuts if begun in ends}
+    closed = {begun for begun, rest in cuts if rest in starts}
     return re.compile("|".join(map(_beginning_of, sorted(opened))) or "(?!)"), tuple(closed)
 
 

@@ -25,6 +25,8 @@ from smg.items import (
     Message,
     Part,
     Reasoning,
+    RefusalPart,
+    TextPart,
     ToolError,
 )
 from smg.tokens.arguments import custom_arguments
@@ -72,7 +74,7 @@ def new_messages(
         InvalidRequest: an output without its call, or a part that is no text.
     """
     summaries = [n for n, item in enumerate(items) if isinstance(item, Compaction)]
-    said = items[summaries[-1] + 1 :] if summaries else items
+    said = _uncompacted(items, summaries[-1]) if summaries else items
     writer = _Writer(call_id, names or {}, _Answers.of(said))
     if instructions:
         writer.messages.append({"role": "system", "content": instructions})
@@ -85,6 +87,12 @@ def new_messages(
         _write(writer, item)
     writer.close()
     return writer.messages
+
+
+def _uncompacted(items: Sequence[Item], last: int) -> Sequence[Item]:
+    """What the summary at this place does not stand for: the users' own words, and all after it."""
+    words = [item for item in items[:last] if isinstance(item, Message) and item.role == "user"]
+    return [*words, *items[last + 1 :]]
 
 
 def _write(writer: "_Writer", item: Item) -> None:
@@ -120,11 +128,13 @@ def text_of(parts: str | Iterable[Part]) -> str:
 
 def _part_text(part: Part) -> str:
     match part:
+        case TextPart(text=text) | RefusalPart(refusal=text):
+            return text
         case ImagePart():
-            raise InvalidRequest("This model reads text only: input_image", param="input")
+            kind = "input_image"
         case FilePart():
-            raise InvalidRequest("This model reads text only: input_file", param="input")
-    return getattr(part, "text", "") or getattr(part, "refusal", "")
+            kind = "input_file"
+    raise InvalidRequest(f"This model reads text only: {kind} is not supported", param="input")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,19 +5,23 @@ smg.tokens.guard. Knows no message and no template's meaning.
 """
 
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 
 import tokenizers
 
 from smg.errors import ConfigError, InvalidRequest
-from smg.tokens.guard import Guard, without
+from smg.tokens.guard import Guard, split_at, splitter, without
 from smg.tokens.pieces import Pieces, table
 from smg.tokens.source import ModelFiles
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+FIRST, NEVER = '"prepend_scheme": "first"', '"prepend_scheme": "never"'
+
+Plain = tuple[tokenizers.Tokenizer, dict[int, int]]
+"""A tokenizer without control tokens, and the true ids of tokens that it numbers otherwise."""
 
 
 class Tokenizer:
@@ -40,22 +44,31 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
-        self._file: dict[str, Any] = json.loads(backend.to_str())
+        file: dict[str, Any] = json.loads(backend.to_str())
+        self._entries: list[dict[str, Any]] = file["added_tokens"]
         self.named = dict(named or {})
-        self.added: dict[int, str] = {
-            entry["id"]: entry["content"] for entry in self._file["added_tokens"]
-        }
+        self.added: dict[int, str] = {entry["id"]: entry["content"] for entry in self._entries}
         names = set(self.named.values())
         self.special_ids = frozenset(
-            entry["id"]
-            for entry in self._file["added_tokens"]
-            if entry["special"] or entry["content"] in names
+            entry["id"] for entry in self._entries if entry["special"] or entry["content"] in names
         )
         self.eos_ids = frozenset(eos_ids) | self._ids([self.named.get("eos_token", "")])
         wanted = {self.added[token_id] for token_id in self.special_ids} | set(controls)
         self.controls = frozenset(
             content for content in self.added.values() if content in wanted and content.strip()
         )
+        self._control_ids = self._ids(self.controls) - self._ids([_unknown(file["model"])])
+        self._split = splitter(self.controls)
+        # All at once and not when first needed: a large vocabulary takes a second, and by then
+        # others would wait.
+        self._plain_inside = _plain(_never_first(file), self.controls)
+        self._plain_at_start = (
+            _plain(file, self.controls) if _prepends(file) else self._plain_inside
+        )
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        self.pieces: Pieces | None = table(file, vocabulary, self.added)
+        """How each token reads among others; `None` if that depends on the others."""
+        self._alone = self.pieces or _read_alone(backend, vocabulary)
 
     @classmethod
     def load(cls, files: ModelFiles, keep: Iterable[str] = ()) -> Self:
@@ -75,7 +88,7 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         """One more than the highest id."""
-        return len(self._texts)
+        return len(self._alone.texts)
 
     def encode(self, rendered: str, sign: str | None = None) -> list[int]:
         """The ids of a rendered prompt; nothing is added to it.
@@ -104,11 +117,11 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes a token stands for; none for an id outside the vocabulary."""
-        if not 0 <= token_id < len(self._texts):
+        if not 0 <= token_id < len(self._alone.texts):
             return b""
-        if (text := self._texts[token_id]) is not None:
+        if (text := self._alone.texts[token_id]) is not None:
             return text.encode()
-        return self._raw.get(token_id, b"")
+        return self._alone.raw.get(token_id, b"")
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
         """The text of ids, all at once."""
@@ -122,49 +135,13 @@ class Tokenizer:
         """What keeps other people's text from becoming this tokenizer's control tokens."""
         normalizer = self._backend.normalizer
         searched_normalized = any(
-            entry["normalized"] and entry["content"] in self.controls
-            for entry in self._file["added_tokens"]
+            entry["normalized"] and entry["content"] in self.controls for entry in self._entries
         )
         return Guard(
             self.controls,
             template_literals=template_literals,
             normalize=normalizer.normalize_str if normalizer and searched_normalized else None,
         )
-
-    @cached_property
-    def pieces(self) -> Pieces | None:
-        """How each token reads among others; `None` if that depends on the others."""
-        return table(self._file, self._backend.get_vocab(with_added_tokens=True), self.added)
-
-    @cached_property
-    def _texts(self) -> list[str | None]:
-        return self._token_table[0]
-
-    @cached_property
-    def _raw(self) -> Mapping[int, bytes]:
-        return self._token_table[1]
-
-    @cached_property
-    def _token_table(self) -> tuple[list[str | None], Mapping[int, bytes]]:
-        if self.pieces is not None:
-            return self.pieces.texts, self.pieces.raw
-        vocabulary = self._backend.get_vocab(with_added_tokens=True)
-        texts: list[str | None] = [None] * (max(vocabulary.values(), default=-1) + 1)
-        for token_id in vocabulary.values():
-            texts[token_id] = self._backend.decode([token_id], skip_special_tokens=False)
-        return texts, {}
-
-    @cached_property
-    def _control_ids(self) -> frozenset[int]:
-        return self._ids(self.controls) - self._ids([_unknown(self._file["model"])])
-
-    @cached_property
-    def _split(self) -> re.Pattern[str]:
-        # The longest first: so does the tokenizer. The sign breaks any string but a single
-        # character, so that one must look behind itself.
-        longest = sorted(self.controls, key=len, reverse=True)
-        strings = [re.escape(c) + ("(?![\ufdd0-\ufdef])" if len(c) == 1 else "") for c in longest]
-        return re.compile(f"({'|'.join(strings)})" if strings else "((?!))")
 
     def _ids(self, tokens: Iterable[str]) -> frozenset[int]:
         found = (self._backend.token_to_id(token) for token in tokens if token)
@@ -180,7 +157,7 @@ class Tokenizer:
 
     @cached_property
     def _swallowing(self) -> dict[str, set[str]]:
-        entries = self._file["added_tokens"]
+        entries = self._entries
         return {
             side: {entry["content"] for entry in entries if entry[side]}
             for side in ("lstrip", "rstrip")
@@ -192,7 +169,7 @@ class Tokenizer:
         if self._control_ids.isdisjoint(ids):
             return ids
         # The model itself holds the string (not only the added tokens): encode its parts apart.
-        first, *others = without_escapes(segment, sign).split(sign)
+        first, *others = split_at(segment, sign)
         ids = self._plain_ids(first, at_start)
         for part in others:
             ids += self._plain_ids(part, False)
@@ -205,30 +182,27 @@ class Tokenizer:
         ids = plain.encode(text, add_special_tokens=False).ids
         return [renamed.get(token_id, token_id) for token_id in ids] if renamed else ids
 
-    @cached_property
-    def _plain_at_start(self) -> "Plain":
-        return self._plain(self._file)
 
-    @cached_property
-    def _plain_inside(self) -> "Plain":
-        # "first" adds a space at the start of a prompt; this text stands inside one.
-        return self._plain(_never_first(self._file))
-
-    def _plain(self, file: Mapping[str, Any]) -> "Plain":
-        """A tokenizer that does not know the control strings, and its ids that differ."""
-        added = [entry for entry in file["added_tokens"] if entry["content"] not in self.controls]
-        content = {**file, "added_tokens": added, "post_processor": None}
-        plain = tokenizers.Tokenizer.from_str(json.dumps(content))
-        # Added tokens are numbered anew as they are read, so those behind a gap have moved.
-        renamed = {
-            moved: entry["id"]
-            for entry in added
-            if (moved := plain.token_to_id(entry["content"])) is not None and moved != entry["id"]
-        }
-        return plain, renamed
+def _read_alone(backend: tokenizers.Tokenizer, vocabulary: Mapping[str, int]) -> Pieces:
+    """How each token of an unusual tokenizer reads when it stands alone."""
+    texts: list[str | None] = [None] * (max(vocabulary.values(), default=-1) + 1)
+    for token_id in vocabulary.values():
+        texts[token_id] = backend.decode([token_id], skip_special_tokens=False)
+    return Pieces(texts, {}, 0)
 
 
-Plain = tuple[tokenizers.Tokenizer, dict[int, int]]
+def _plain(file: Mapping[str, Any], controls: Container[str]) -> Plain:
+    """The tokenizer without the control strings, and its ids that differ."""
+    added = [entry for entry in file["added_tokens"] if entry["content"] not in controls]
+    content = {**file, "added_tokens": added, "post_processor": None}
+    plain = tokenizers.Tokenizer.from_str(json.dumps(content))
+    # Added tokens are numbered anew as they are read, so those behind a gap have moved.
+    renamed = {
+        moved: entry["id"]
+        for entry in added
+        if (moved := plain.token_to_id(entry["content"])) is not None and moved != entry["id"]
+    }
+    return plain, renamed
 
 
 def _unknown(model: Mapping[str, Any]) -> str:
@@ -236,11 +210,6 @@ def _unknown(model: Mapping[str, Any]) -> str:
     position = model.get("unk_id")  # Unigram names it by its place.
     token = model["vocab"][position][0] if position is not None else model.get("unk_token")
     return str(token or "")
-
-
-def without_escapes(segment: str, sign: str) -> str:
-    """The segment with the sign's escape form spelled as the sign."""
-    return re.sub(rf"\\u{ord(sign):04x}", sign, segment, flags=re.IGNORECASE)
 
 
 def _backend(files: ModelFiles) -> tokenizers.Tokenizer:
@@ -298,8 +267,12 @@ def _named(files: ModelFiles) -> dict[str, str]:
     return named
 
 
+def _prepends(file: Mapping[str, Any]) -> bool:
+    """Whether only the very start of a prompt gets a space before it."""
+    return FIRST in json.dumps(file["pre_tokenizer"])
+
+
 def _never_first(file: Mapping[str, Any]) -> dict[str, Any]:
-    """The tokenizer with every `prepend_scheme: first` turned to `never`."""
-    text = json.dumps(file["pre_tokenizer"])
-    changed = text.replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
+    """The tokenizer for text that is not at the start."""
+    changed = json.dumps(file["pre_tokenizer"]).replace(FIRST, NEVER)
     return {**file, "pre_tokenizer": json.loads(changed)}

@@ -56,6 +56,12 @@ async def disconnected(request: Request) -> None:
         pass
 
 
+def body_of(schema: type[BaseModel]) -> dict[str, Any]:
+    """The request body for OpenAPI: bodies are read by hand, so FastAPI cannot see them."""
+    content = {"application/json": {"schema": schema.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
 def parse_object(raw: bytes) -> dict[str, Any]:
     """A JSON object from bytes.
 

@@ -117,7 +117,7 @@ class Pool:
                 wait_s = min(2 * wait_s, probing.longest_s)
             try:
                 await worker.probe()
-            except Exception:  # noqa: BLE001 - a bug in one probe must not end the probing.
+            except Exception:
                 logger.exception("Probing worker %s failed", worker.address)
 
 

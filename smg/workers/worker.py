@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from smg.engines.base import Engine, EngineInfo
-from smg.errors import EngineError
+from smg.errors import EngineError, WorkerOverloaded
 
 logger = logging.getLogger(__name__)
 
@@ -40,17 +40,19 @@ class Worker:
     async def probe(self) -> bool:
         """Ask whether it is healthy, and what it serves if that may have changed.
 
-        Returns whether it is; the mark says the same.
+        Returns whether it is up now.
         """
         try:
             if self.info is None or not self.is_up:
                 self.info = await self.engine.info()
             await self.engine.check()
+        except WorkerOverloaded:
+            return self.is_up  # Busy is not sick.
         except EngineError as error:
             self.mark_down(error)
-            return False
-        self._mark_up()
-        return True
+        else:
+            self._mark_up()
+        return self.is_up
 
     def mark_down(self, error: EngineError) -> None:
         """Note that it failed. It is probed until it answers again."""

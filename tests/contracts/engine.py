@@ -190,12 +190,12 @@ async def a_stream_that_breaks_is_an_error(stand_in: StandIn, speech: Speech) ->
 
 
 async def a_message_may_be_larger_than_four_mebibytes(stand_in: StandIn, speech: Speech) -> None:
-    count = 1_500_000  # Of three bytes each.
+    times = 1_500_000  # Three bytes each.
     first, last = speech.stream([VOCABULARY - 1])
-    await stand_in.play({**first, "times": count}, last, answers=speech.answers())
+    await stand_in.play({**first, "repeat": times}, last, answers=speech.answers())
     async with engine_at(stand_in, speech) as engine:
         chunk, _ = await everything(engine.generate("r1", PromptTokens(ids=PROMPT)))
-    assert len(chunk.ids) == count
+    assert len(chunk.ids) == 1 + times
 
 
 async def what_would_kill_an_engine_is_not_sent(stand_in: StandIn, speech: Speech) -> None:

@@ -34,6 +34,11 @@ class Process:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def status(self) -> int | None:
+        """How it ended, if it has."""
+        return self._process.poll()
+
     def end(self) -> None:
         self._process.kill()
         self._process.wait(PATIENCE_S)
@@ -48,6 +53,7 @@ class StandIn:
         self, process: Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self.address = process.address
+        self._process = process
         self._reader = reader
         self._writer = writer
         self._facts: list[dict[str, Any]] = []
@@ -100,7 +106,7 @@ class StandIn:
     async def _read(self) -> dict[str, Any]:
         async with asyncio.timeout(PATIENCE_S):
             line = await self._reader.readline()
-        assert line, "The stand-in is gone"
+        assert line, f"The stand-in is gone: {self._process.status}"
         fact: dict[str, Any] = json.loads(line)
         return fact
 

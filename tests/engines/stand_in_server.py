@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import smg_grpc_proto
@@ -63,7 +63,10 @@ def unary(method: Any, stage: Stage) -> "grpc.RpcMethodHandler[Any, Any]":
         stage.say(call=method.name, request=plain(request))
         status = stage.script.get("statuses", {}).get(method.name)
         if status == "WAIT":
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                stage.say(cancelled=method.name)
         if status:
             await call.abort(grpc.StatusCode[status], "as scripted")
         return ParseDict(stage.script.get("answers", {}).get(method.name, {}), answer())
@@ -80,23 +83,27 @@ def streaming(method: Any, stage: Stage) -> "grpc.RpcMethodHandler[Any, Any]":
         request: Any, call: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[Any]:
         stage.say(call=method.name, request=plain(request))
+        ended = False
         try:
             for step in stage.script.get("generate", []):
                 match step:
                     case {"status": status}:
+                        ended = True
                         await call.abort(grpc.StatusCode[status], "as scripted")
                     case {"wait": _}:
                         await asyncio.Event().wait()
                     case {"exit": code}:
                         os._exit(code)
-                    case {"chunk": chunk, "times": times}:
-                        ids = chunk["token_ids"] * times
-                        yield ParseDict({"chunk": {**chunk, "token_ids": ids}}, response())
+                    case {"repeat": times, **said}:
+                        message: Any = ParseDict(cast(dict[str, Any], said), response())
+                        message.chunk.token_ids.extend(list(message.chunk.token_ids) * times)
+                        yield message
                     case _:
                         yield ParseDict(step, response())
-        except asyncio.CancelledError:
-            stage.say(cancelled=request.request_id)
-            raise
+            ended = True
+        finally:  # Cancelled while it waits, or closed while a message is on its way.
+            if not ended:
+                stage.say(cancelled=request.request_id)
 
     return grpc.unary_stream_rpc_method_handler(
         handle, GetMessageClass(method.input_type).FromString, response.SerializeToString

@@ -71,7 +71,9 @@ async def test_each_status_has_its_meaning(
             with pytest.raises(EngineError) as failed:
                 await call
             assert type(failed.value) is STATUSES[status]
-            assert failed.value.message == f"Worker {stand_in.address}: as scripted"
+            refused = STATUSES[status] is PromptRejected
+            where = "" if refused else f"Worker {stand_in.address}: "
+            assert failed.value.message == f"{where}as scripted"
 
 
 def test_no_status_is_forgotten() -> None:
@@ -127,7 +129,7 @@ async def test_a_worker_that_is_not_ready_says_so_itself(stand_in_process: Proce
 
 
 async def test_calls_have_a_deadline(stand_in_process: Processes) -> None:
-    hasty = Timeouts(call_s=0.1)
+    hasty = Timeouts(health_s=0.05)
     async with (
         directing(stand_in_process(VLLM.module)) as stand_in,
         engine_at(stand_in, VLLM, hasty) as engine,
@@ -136,6 +138,35 @@ async def test_calls_have_a_deadline(stand_in_process: Processes) -> None:
         await engine.info()
         with pytest.raises(WorkerTimeout):
             await engine.check()
+
+
+async def test_a_worker_that_does_not_say_what_it_is_is_unavailable(
+    stand_in_process: Processes,
+) -> None:
+    hasty = Timeouts(call_s=0.05)
+    async with (
+        directing(stand_in_process(VLLM.module)) as stand_in,
+        engine_at(stand_in, VLLM, hasty) as engine,
+    ):
+        await stand_in.play(answers=VLLM.answers(), statuses={"GetServerInfo": "WAIT"})
+        with pytest.raises(WorkerUnavailable):
+            await everything(engine.generate("r1", PromptTokens(ids=PROMPT)))
+        assert await stand_in.cancelled() == "GetServerInfo"
+        assert await stand_in.calls() == ["GetModelInfo", "GetServerInfo"]
+
+
+async def test_a_worker_that_does_not_end_a_finished_stream_is_not_waited_for(
+    stand_in_process: Processes,
+) -> None:
+    async with (
+        directing(stand_in_process(VLLM.module)) as stand_in,
+        engine_at(stand_in, VLLM) as engine,
+    ):
+        await stand_in.play(*VLLM.stream([1]), FOREVER, answers=VLLM.answers())
+        chunks = await everything(engine.generate("r1", PromptTokens(ids=PROMPT)))
+        assert [chunk.ids for chunk in chunks] == [[1], ()]
+        assert await stand_in.cancelled() == "r1"
+        assert "Abort" not in await stand_in.calls()
 
 
 async def test_an_abort_that_fails_is_logged(

@@ -23,13 +23,13 @@ RAW_SERVER = Path(__file__).with_name("raw_server.py")
 def stdio_spec(**options: Any) -> ServerSpec:
     """The example server as a process."""
     command = Command(program=sys.executable, args=("-m", "smg.testing.tools", "--misbehave"))
-    return replace(ServerSpec(label="example", transport=command), **options)
+    return replace(ServerSpec(label="example", transport=command, connect_timeout_s=20), **options)
 
 
 def raw_spec(behaviour: str, **options: Any) -> ServerSpec:
     """A process that speaks JSON-RPC by hand, and badly."""
     command = Command(program=sys.executable, args=(str(RAW_SERVER), behaviour))
-    return replace(ServerSpec(label="raw", transport=command), **options)
+    return replace(ServerSpec(label="raw", transport=command, connect_timeout_s=20), **options)
 
 
 def http_spec(url: str, **options: Any) -> ServerSpec:

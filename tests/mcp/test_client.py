@@ -39,6 +39,8 @@ from tests.mcp.servers import (
     stdio_spec,
 )
 
+BOUND = 20.0  # Enough for a process to start on a machine that is busy with other tests.
+
 TRANSPORTS = ["stdio", "streamable", "sse"]
 
 
@@ -68,7 +70,7 @@ async def test_tools_are_listed_and_called_over_every_transport(transport: str) 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_calls_run_side_by_side(transport: str) -> None:
-    async with example(transport, timeout_s=5) as spec, connected(spec) as connection:
+    async with example(transport, timeout_s=BOUND) as spec, connected(spec) as connection:
         together = [connection.call("meet", {"place": "here", "people": 3}) for _ in range(3)]
         results = await asyncio.gather(*together)
     assert results == [ToolResult(output="met")] * 3
@@ -76,7 +78,7 @@ async def test_calls_run_side_by_side(transport: str) -> None:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_call_past_its_deadline_is_an_error_and_the_server_is_told(transport: str) -> None:
-    async with example(transport, timeout_s=5) as spec, connected(spec) as connection:
+    async with example(transport, timeout_s=BOUND) as spec, connected(spec) as connection:
         await connection.tools()
         late = await connection.call("hang", {}, timeout_s=0.3)
         told = await connection.call("hang_cancelled", {})
@@ -88,7 +90,7 @@ async def test_a_call_past_its_deadline_is_an_error_and_the_server_is_told(trans
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_cancelled_call_is_cancelled_on_the_server(transport: str) -> None:
-    async with example(transport, timeout_s=5) as spec, connected(spec) as connection:
+    async with example(transport, timeout_s=BOUND) as spec, connected(spec) as connection:
         hanging = asyncio.create_task(connection.call("hang", {}))
         assert text(await connection.call("hang_began", {})) == "hanging"
         hanging.cancel()
@@ -98,14 +100,14 @@ async def test_a_cancelled_call_is_cancelled_on_the_server(transport: str) -> No
 
 
 async def test_a_failing_tool_is_a_result() -> None:
-    async with connected(stdio_spec()) as connection:
+    async with example("streamable") as spec, connected(spec) as connection:
         result = await connection.call("boom", {})
     assert error(result).kind == "mcp_tool_execution_error"
     assert "boom" in error(result).message
 
 
 async def test_an_unknown_tool_is_a_result() -> None:
-    async with connected(stdio_spec()) as connection:
+    async with example("streamable") as spec, connected(spec) as connection:
         assert "nope" in error(await connection.call("nope", {})).message
 
 
@@ -119,7 +121,7 @@ async def test_a_protocol_error_keeps_its_code_and_shows_no_secret() -> None:
 
 
 async def test_output_over_the_limit_is_cut_with_a_mark() -> None:
-    async with connected(stdio_spec(max_output_bytes=1024)) as connection:
+    async with example("streamable", max_output_bytes=1024) as spec, connected(spec) as connection:
         result = await connection.call("flood", {"size": 100_000})
     assert text(result) == "x" * 1024 + "... [truncated: 1024 of 100000 bytes shown]"
 
@@ -133,7 +135,7 @@ async def test_output_larger_than_the_sdk_takes_by_default_comes_through(transpo
 
 
 async def test_pictures_are_named_and_structured_content_is_told_once() -> None:
-    async with connected(stdio_spec()) as connection:
+    async with example("streamable") as spec, connected(spec) as connection:
         picture = await connection.call("image", {})
         structured = await connection.call("structured", {})
     assert text(picture) == "[image image/png, 8 bytes]"
@@ -142,7 +144,7 @@ async def test_pictures_are_named_and_structured_content_is_told_once() -> None:
 
 async def test_a_crash_in_a_call_is_told_at_once_and_the_server_comes_back() -> None:
     async with connected(stdio_spec(timeout_s=60)) as connection:
-        with anyio.fail_after(5):
+        with anyio.fail_after(BOUND):
             crashed = await connection.call("crash", {})
         assert text(await connection.call("add", {"a": 1, "b": 1})) == "2"
     assert error(crashed).kind == "mcp_protocol_error"
@@ -154,7 +156,7 @@ async def test_calls_beside_a_crash_end_too() -> None:
         hanging = asyncio.create_task(connection.call("hang", {}))
         await connection.call("hang_began", {})
         await connection.call("crash", {})
-        with anyio.fail_after(5):
+        with anyio.fail_after(BOUND):
             assert "was lost" in error(await hanging).message
 
 
@@ -171,7 +173,7 @@ async def test_a_process_killed_while_idle_is_replaced_without_being_asked() -> 
         pid = int(text(await connection.call("pid", {})))
         with logged("down: the connection was lost") as lost, logged("ready") as ready:
             os.kill(pid, signal.SIGKILL)
-            with anyio.fail_after(5):
+            with anyio.fail_after(BOUND):
                 await lost.wait()
                 await ready.wait()
         assert connection.state is State.READY
@@ -202,7 +204,7 @@ async def test_a_server_killed_in_a_call_over_http_is_noticed_at_once() -> None:
         hanging = asyncio.create_task(connection.call("hang", {}))
         await connection.call("hang_began", {})
         process.kill()
-        with anyio.fail_after(5):
+        with anyio.fail_after(BOUND):
             assert "was lost" in error(await hanging).message
 
 
@@ -215,7 +217,7 @@ async def test_who_asks_for_a_server_that_is_down_makes_it_try_again() -> None:
         connection.spec = replace(
             missing, transport=Command(program=sys.executable, args=(str(script), "well"))
         )
-        with anyio.fail_after(5):
+        with anyio.fail_after(BOUND):
             assert text(await connection.call("echo", {})) == "echo"
 
 
@@ -224,14 +226,14 @@ async def test_a_server_that_hangs_while_connecting_is_down_after_the_deadline(
     behaviour: str,
 ) -> None:
     async with connected(raw_spec(behaviour, connect_timeout_s=0.5)) as connection:
-        with anyio.fail_after(5), pytest.raises(ToolServerError):
+        with anyio.fail_after(BOUND), pytest.raises(ToolServerError):
             await connection.tools()
-        with anyio.fail_after(5):
+        with anyio.fail_after(BOUND):
             assert "cannot be reached" in error(await connection.call("echo", {})).message
 
 
 async def test_closing_does_not_wait_for_a_server_that_does_not_answer() -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(BOUND):
         async with connected(raw_spec("silent", connect_timeout_s=60)):
             pass
 
@@ -251,7 +253,7 @@ async def test_closing_does_not_wait_for_the_pause_between_attempts() -> None:
 
     connection = ServerConnection(down_spec(connect_timeout_s=60), lambda: 7, refuse)
     connection.start()
-    with anyio.fail_after(5):
+    with anyio.fail_after(BOUND):
         for _ in range(6):  # By now the pause is the longest; being asked cuts it short.
             with pytest.raises(ToolServerError):
                 await connection.tools()
@@ -264,7 +266,7 @@ async def test_closing_does_not_wait_for_the_pause_between_attempts() -> None:
 
 async def test_a_server_that_ignores_discovery_is_reached_at_the_second_attempt() -> None:
     async with connected(raw_spec("deaf_to_discovery", connect_timeout_s=1)) as connection:
-        with logged("ready") as ready, anyio.fail_after(10):
+        with logged("ready") as ready, anyio.fail_after(BOUND):
             await ready.wait()
         assert text(await connection.call("echo", {})) == "echo"
 
@@ -293,7 +295,7 @@ async def test_the_last_words_of_a_process_explain_why_it_is_down(
 
 async def test_the_list_is_read_again_when_a_server_of_today_says_it_changed() -> None:
     async with connected(stdio_spec()) as connection:
-        with logged("its tools changed") as changed, anyio.fail_after(5):
+        with logged("its tools changed") as changed, anyio.fail_after(BOUND):
             assert text(await connection.call("grow", {})) == "grown"
             await changed.wait()
         assert "grown" in [tool.name for tool in (await connection.tools()).tools]
@@ -302,7 +304,7 @@ async def test_the_list_is_read_again_when_a_server_of_today_says_it_changed() -
 async def test_the_list_is_read_again_when_a_server_of_2025_says_it_changed() -> None:
     async with connected(raw_spec("changes")) as connection:
         before = (await connection.tools()).digest
-        with logged("its tools changed") as changed, anyio.fail_after(5):
+        with logged("its tools changed") as changed, anyio.fail_after(BOUND):
             await connection.call("echo", {})
             await changed.wait()
         after = await connection.tools()
@@ -314,18 +316,18 @@ async def test_a_server_that_hangs_for_good_is_replaced(tmp_path: Path) -> None:
     script = Path(__file__).with_name("raw_server.py")
     arguments = (str(script), "stops_listing", str(tmp_path / "hung"))
     command = Command(program=sys.executable, args=arguments)
-    spec = raw_spec("", transport=command, connect_timeout_s=1)
+    spec = raw_spec("", transport=command, connect_timeout_s=2)
     async with connected(spec) as connection:
         await connection.tools()
-        with logged("down: it did not answer within 1 s") as down:
+        with logged("down: it did not answer within 2 s") as down:
             assert "0.2 s" in error(await connection.call("echo", {}, timeout_s=0.2)).message
-            with anyio.fail_after(5):
+            with anyio.fail_after(BOUND):
                 await down.wait()
         assert text(await connection.call("echo", {})) == "echo"
 
 
 async def test_no_more_calls_run_at_once_than_allowed() -> None:
-    async with connected(stdio_spec(max_concurrency=1)) as connection:
+    async with example("streamable", max_concurrency=1) as spec, connected(spec) as connection:
         await connection.tools()
         hanging = asyncio.create_task(connection.call("hang", {}))
         refused = asyncio.create_task(connection.call("hang_began", {}, timeout_s=0.3))
@@ -398,7 +400,10 @@ async def test_a_refused_key_is_told_with_its_status(protocol: str) -> None:
 
 async def test_a_server_nobody_runs_is_down() -> None:
     async with connected(down_spec()) as connection:
-        with anyio.fail_after(5), pytest.raises(ToolServerError, match="'down' cannot be reached"):
+        with (
+            anyio.fail_after(BOUND),
+            pytest.raises(ToolServerError, match="'down' cannot be reached"),
+        ):
             await connection.tools()
         assert connection.state is not State.READY
 
@@ -411,7 +416,7 @@ async def test_a_closed_connection_refuses_calls() -> None:
 
 async def test_a_message_too_large_for_sse_is_an_error_and_not_the_end() -> None:
     async with example("sse", timeout_s=60) as spec, connected(spec) as connection:
-        with anyio.fail_after(5):
+        with anyio.fail_after(BOUND):
             flooded = await connection.call("flood", {"size": 2 * 1024 * 1024})
             assert "was lost" in error(flooded).message
             assert text(await connection.call("add", {"a": 1, "b": 1})) == "2"
@@ -426,7 +431,7 @@ async def test_a_restarted_http_server_is_found_again_at_its_address() -> None:
             connection = await stack.enter_async_context(connected(spec))
             assert text(await connection.call("add", {"a": 1, "b": 1})) == "2"
         async with served(new_server().streamable_http_app(), port):
-            with anyio.fail_after(5):
+            with anyio.fail_after(BOUND):
                 assert text(await connection.call("add", {"a": 1, "b": 2})) == "3"
 
 

@@ -48,7 +48,7 @@ async def test_a_server_that_is_down_stops_nobody() -> None:
     async with opened(down_spec(), raw_spec("well")) as toolbox:
         assert toolbox.labels == ("down", "raw")
         assert await toolbox.call("raw", "echo", "{}") == ToolResult(output="echo")
-        with anyio.fail_after(5), pytest.raises(ToolServerError, match="'down' cannot be reached"):
+        with anyio.fail_after(20), pytest.raises(ToolServerError, match="'down' cannot be reached"):
             await toolbox.tools("down")
         result = await toolbox.call("down", "echo", "{}")
     assert result.error is not None
@@ -63,8 +63,8 @@ async def test_a_required_server_that_is_down_stops_the_start() -> None:
 
 
 async def test_servers_that_hang_cost_one_deadline_and_not_one_each() -> None:
-    hanging = [raw_spec("silent", label=f"s{i}", connect_timeout_s=1.0) for i in range(4)]
-    with anyio.fail_after(3.5):
+    hanging = [raw_spec("silent", label=f"s{i}", connect_timeout_s=2.0) for i in range(4)]
+    with anyio.fail_after(7.5):
         async with opened(*hanging):
             pass
 

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from smg.errors import InvalidRequest
@@ -40,6 +42,13 @@ def test_everything_that_reaches_a_template_is_marked_but_our_own_words() -> Non
     }
     parameters = {"type": marked, marked: {"role": marked}}
     assert offered == {"type": text, "function": {"parameters": parameters}}
+
+
+def test_text_that_begins_many_control_strings_is_not_slow() -> None:
+    guard = Guard([f"<|reserved_{number}|>" for number in range(500)])
+    started = time.monotonic()
+    assert guard.mark(["<|reserved_" * 100_000])[1] is None
+    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("used", [SIGN, r"\ufdd0", r"\uFDD0"])

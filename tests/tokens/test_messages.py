@@ -191,16 +191,18 @@ def test_what_the_model_need_not_know_is_not_said() -> None:
     assert messages(*items) == [{"role": "user", "content": "hm"}]
 
 
-def test_a_summary_stands_for_everything_before_it() -> None:
+def test_a_summary_stands_for_everything_before_it_but_the_users_own_words() -> None:
     items: list[Item] = [
         said("user", "old"),
         function("call_1"),
+        said("assistant", "also old"),
         Compaction(id="cmp", encrypted="sealed"),
         said("user", "new"),
     ]
     assert new_messages("Rule.", items, open_sealed=str.upper) == [
         {"role": "system", "content": "Rule."},
         {"role": "system", "content": "Summary of the conversation so far:\n\nSEALED"},
+        {"role": "user", "content": "old"},
         {"role": "user", "content": "new"},
     ]
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from smg.errors import ConfigError, InvalidRequest
 from smg.items import (
@@ -46,6 +48,9 @@ def turn(*items: Item, offers: tuple[Offer, ...] = (), **fields: Any) -> Turn:
     tools = ToolSet(offers=offers)
     return Turn(id="resp", model="m", created_at=0, input=items, tools=tools, **fields)
 
+
+SHAPES = ("qwen3", "qwen2.5", "xml")
+BUILDERS = {name: builder(name) for name in SHAPES}
 
 STEPS: tuple[Item, ...] = (
     Reasoning(id="rs", text="Hm."),
@@ -108,6 +113,28 @@ def poisoned_output(text: str) -> tuple[Item, ...]:
         McpCall(id="mcp", server_label="s", name="run", arguments="{}", output=text),
         FunctionCallOutput(id="fco", call_id=text, output=text),
     )
+
+
+FRAGMENTS = (
+    *("<", ">", "|", "/", "<|", "|>", "im_", "start", "im_end|>", "<|im_start|>", "</think>"),
+    *("tool_call", "<tool_call", "tool_call>", "\ufdd0", "\\ufdd0", "\n", '"', "it ", "龘"),
+)
+
+
+@given(
+    text=st.lists(st.sampled_from(FRAGMENTS), max_size=8).map("".join), name=st.sampled_from(SHAPES)
+)
+@settings(max_examples=100, deadline=None)
+def test_no_mixture_of_pieces_becomes_a_control_token(text: str, name: str) -> None:
+    prompts = BUILDERS[name]
+    added = prompts.tokenizer.added
+
+    def controls(written: str) -> list[str]:
+        ids = prompts.build(poisoned(written), poisoned_output(written)).ids
+        return [added[id] for id in ids if added.get(id) in prompts.tokenizer.controls]
+
+    # A name is never empty, so compare with one that is not.
+    assert controls(text or "x") == controls("harmless")
 
 
 @pytest.mark.parametrize("key", ["tool_call", "tool_call>", "<tool_call", "/tool_call"])

@@ -1,5 +1,6 @@
 """An engine that plays what it is told: the double for everything above engines."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 from smg.engines.base import EngineChunk, EngineInfo, EngineLoad, Finish, PromptTokens
@@ -24,7 +25,7 @@ class ScriptedEngine:
         self.is_closed = False
         self.sickness: Exception | None = None
         """What every question is answered with."""
-        self.probes = 0
+        self._probed = asyncio.Event()
         self._scripts = list(scripts)
 
     async def generate(
@@ -45,9 +46,15 @@ class ScriptedEngine:
         return EngineInfo(engine="scripted", model=self.address)
 
     async def check(self) -> None:
-        self.probes += 1
+        self._probed.set()
         if self.sickness is not None:
             raise self.sickness
+
+    async def next_probe(self) -> None:
+        """Wait for it, and for what it leads to."""
+        self._probed.clear()
+        async with asyncio.timeout(5):
+            await self._probed.wait()
 
     async def load(self) -> EngineLoad:
         return EngineLoad()

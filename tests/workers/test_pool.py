@@ -9,6 +9,7 @@ from itertools import count
 import pytest
 
 from smg.engines.base import EngineChunk, PromptTokens
+from smg.engines.registry import connect
 from smg.errors import (
     ContextLengthExceeded,
     EngineError,
@@ -21,6 +22,8 @@ from smg.errors import (
 from smg.workers.policies import RoundRobin
 from smg.workers.pool import Pool, Probing
 from smg.workers.worker import Worker
+from tests.contracts.speech import VLLM
+from tests.engines.stand_in import Process, directing
 from tests.workers.scripted_engine import ScriptedEngine, tokens
 
 PROMPT = PromptTokens(ids=[1])
@@ -36,8 +39,8 @@ def counted() -> Callable[[], str]:
     return lambda: f"r{next(numbers)}"
 
 
-async def take(workers: Pool) -> list[EngineChunk]:
-    async with aclosing(workers.generate(counted(), PROMPT)) as chunks:
+async def take(workers: Pool, prompt: PromptTokens = PROMPT) -> list[EngineChunk]:
+    async with aclosing(workers.generate(counted(), prompt)) as chunks:
         return [chunk async for chunk in chunks]
 
 
@@ -152,11 +155,14 @@ async def test_a_pool_of_no_workers_says_so() -> None:
         await take(pool())
 
 
+async def test_before_the_start_nothing_is_known() -> None:
+    assert pool(ScriptedEngine("a")).info is None
+
+
 async def test_starting_tells_who_is_there() -> None:
     sick, well = ScriptedEngine("sick"), ScriptedEngine("well")
     sick.sickness = WorkerUnavailable("gone")
     workers = pool(sick, well)
-    assert workers.info is None
     await workers.start()
     try:
         assert [worker.is_up for worker in workers.workers] == [False, True]
@@ -175,7 +181,8 @@ async def test_a_worker_comes_back_by_itself() -> None:
     try:
         assert not workers.is_ready
         engine.sickness = None
-        await until(lambda: workers.is_ready)
+        await engine.next_probe()
+        assert [worker.is_up for worker in workers.workers] == [True]
         assert workers.info is not None
         assert await take(workers) == tokens(1)
     finally:
@@ -188,7 +195,8 @@ async def test_a_worker_is_found_down_without_a_request() -> None:
     await workers.start()
     try:
         engine.sickness = WorkerUnavailable("gone")
-        await until(lambda: not workers.is_ready)
+        await engine.next_probe()
+        assert [worker.is_up for worker in workers.workers] == [False]
     finally:
         await workers.close()
 
@@ -201,7 +209,8 @@ async def test_a_failed_generation_starts_the_probing_at_once() -> None:
     try:
         with pytest.raises(WorkerUnavailable):
             await take(workers)
-        await until(lambda: workers.is_ready)
+        await engine.next_probe()
+        assert workers.is_ready
     finally:
         await workers.close()
 
@@ -214,9 +223,11 @@ async def test_a_bug_in_a_probe_does_not_end_the_probing(
     await workers.start()
     try:
         engine.sickness = RuntimeError("a bug")
-        await engine.probed(2)
+        await engine.next_probe()
+        assert "Probing worker a failed" in caplog.text
         engine.sickness = WorkerUnavailable("gone")
-        await until(lambda: not workers.is_ready)
+        await engine.next_probe()
+        assert [worker.is_up for worker in workers.workers] == [False]
     finally:
         await workers.close()
 
@@ -224,10 +235,35 @@ async def test_a_bug_in_a_probe_does_not_end_the_probing(
 async def test_closing_ends_the_probing_and_the_connections() -> None:
     engine = ScriptedEngine("a")
     workers = pool(engine, probing=OFTEN)
+    before = asyncio.all_tasks()
     await workers.start()
     await workers.close()
     assert engine.is_closed
-    assert len(asyncio.all_tasks()) == 1
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_full_worker_is_not_down() -> None:
+    engine = ScriptedEngine("a")
+    engine.sickness = WorkerOverloaded("no room")
+    assert await Worker(engine).probe()
+
+
+async def test_real_workers_stand_in_for_each_other() -> None:
+    dying, spare = Process(VLLM.module), Process(VLLM.module)
+    try:
+        async with directing(dying) as first, directing(spare) as second:
+            await first.play({"exit": 1}, answers=VLLM.answers())
+            await second.play(*VLLM.stream([1]), answers=VLLM.answers())
+            engines = [connect(f"grpc://{each.address}") for each in (dying, spare)]
+            workers = Pool([Worker(engine) for engine in engines], RoundRobin())
+            await workers.start()
+            chunks = await take(workers, PromptTokens(ids=[5, 6, 7]))
+            assert [chunk.ids for chunk in chunks] == [[1], ()]
+            assert [worker.is_up for worker in workers.workers] == [False, True]
+            await workers.close()
+    finally:
+        dying.end()
+        spare.end()
 
 
 async def test_going_down_and_coming_up_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
