@@ -302,7 +302,8 @@ def _read_approval_response(reader: Reader, item_id: str) -> McpApprovalResponse
 
 
 def _read_compaction(reader: Reader, item_id: str) -> Compaction:
-    return Compaction(id=item_id, encrypted=reader.text("encrypted_content"))
+    is_open = reader.fields.get(PRIVATE) == {"open": True}
+    return Compaction(id=item_id, encrypted=reader.text("encrypted_content"), is_open=is_open)
 
 
 def _read_hosted(reader: Reader, item_id: str) -> Item:

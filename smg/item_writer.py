@@ -252,7 +252,8 @@ def _approval_response(item: McpApprovalResponse) -> Json:
 
 
 def _compaction(item: Compaction) -> Json:
-    return {"id": item.id, "type": "compaction", "encrypted_content": item.encrypted}
+    fields: Json = {"id": item.id, "type": "compaction", "encrypted_content": item.encrypted}
+    return {**fields, PRIVATE: {"open": True}} if item.is_open else fields
 
 
 def _foreign(item: ForeignItem) -> Json:

@@ -16,3 +16,8 @@ async def one_event_loop(anyio_backend: str) -> None:
     grpc.aio has one poller for the process, and it delivers what is left of a finished call to the
     loop that made the call: if that is closed, the next test fails with "Event loop is closed".
     """
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let golden transcripts be written anew; the diff is the review."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden/*/*.sse")

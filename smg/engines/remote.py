@@ -9,7 +9,6 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
 
 from smg.engines.base import EngineChunk, EngineInfo, EngineLoad, PromptTokens, Transport
 from smg.engines.dialect import Dialect, StreamReader
@@ -18,9 +17,6 @@ from smg.engines.status import WrongEngine
 from smg.errors import EngineError, WorkerTimeout, WorkerUnavailable
 
 logger = logging.getLogger(__name__)
-
-# A stream's status follows its last message at once; who does not send it is not waited for.
-STATUS_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +29,8 @@ class Timeouts:
     """Between two messages."""
     call_s: float = 10.0
     """For questions that are answered at once."""
+    status_s: float = 0.2
+    """After the last token until the stream ends; then it is cut."""
     health_s: float = 30.0
     """For a health check: some engines generate a token for it, behind all that is queued."""
 
@@ -152,7 +150,7 @@ class RemoteEngine:
 class _Generation:
     """One running generation: whether the worker is done with it, and how long to wait."""
 
-    __slots__ = ("_address", "_finished", "_messages", "_next_s", "_reader", "_wait_s", "over")
+    __slots__ = ("_address", "_finished", "_messages", "_reader", "_timeouts", "_wait_s", "over")
 
     def __init__(
         self,
@@ -167,7 +165,7 @@ class _Generation:
         self._messages = messages
         self._reader = reader
         self._wait_s = timeouts.first_token_s
-        self._next_s = timeouts.next_token_s
+        self._timeouts = timeouts
         self._finished = False
 
     async def next_chunk(self) -> EngineChunk | None:
@@ -183,7 +181,7 @@ class _Generation:
                 self.over = True
                 raise
             if chunk is not None:
-                self._wait_s = self._next_s
+                self._wait_s = self._timeouts.next_token_s
                 self._finished = self.over = chunk.finish is not None
                 return chunk
 
@@ -206,5 +204,5 @@ class _Generation:
         """Read the status, so that a call that went well is not cancelled."""
         # The generation is complete: what comes after it changes nothing.
         with suppress(EngineError, StopAsyncIteration, TimeoutError):
-            async with asyncio.timeout(STATUS_SECONDS):
+            async with asyncio.timeout(self._timeouts.status_s):
                 await anext(self._messages)

@@ -5,6 +5,7 @@ out to be no call comes back as text, unless its arguments have begun: what was 
 """
 
 import json
+import re
 from dataclasses import dataclass
 
 from smg.parsers.json_scanner import JsonScanner
@@ -23,8 +24,13 @@ class JsonCall:
     """No marker stands around it: then it needs arguments or a known name, and no other keys."""
 
 
+_BARE = JsonCall(names=frozenset({"name", "function"}), bare=True)
 # Keys of OpenAI's own form, which some models repeat; they say nothing.
 _IDLE_KEYS = frozenset({"id", "type"})
+
+
+_SURPLUS = re.compile(r"[\s}\]]*")
+_SURPLUS_LIMIT = 16
 
 
 class _Draft:
@@ -38,12 +44,23 @@ class _Draft:
         self.arguments: list[str] = []
         self.started = False
 
-    def try_start(self, reading: Reading) -> None:
-        """Begin the call once both its name and some arguments are there."""
+    def start(self, reading: Reading) -> None:
+        """Begin the call."""
+        self.started = True
+        reading.start(self.name, self.family_id)
+
+    def end(self, reading: Reading) -> None:
+        """The arguments are whole, and the call with them, whatever becomes of its object."""
+        reading.end()
+        # If the output ends before the object does, what is left is markup of this call.
+        reading.call_open = True
+
+    def try_all(self, reading: Reading) -> None:
+        """Give the call as soon as its name and all arguments are there."""
         if self.name and self.arguments and not self.started:
-            self.started = True
-            reading.start(self.name, self.family_id)
+            self.start(reading)
             reading.more("".join(self.arguments))
+            self.end(reading)
 
 
 def read_calls(reading: Reading, form: JsonCall) -> Steps[bool]:
@@ -89,8 +106,9 @@ def _finish_call(reading: Reading, form: JsonCall, draft: _Draft) -> bool:
     reading.tape.take(reading.tape.at + 1)
     if not draft.arguments:
         draft.arguments.append("{}")
-    draft.try_start(reading)
-    reading.end()
+    draft.try_all(reading)
+    reading.call_open = False
+    reading.tape.log.clear()
     return True
 
 
@@ -104,7 +122,7 @@ def _read_member(reading: Reading, form: JsonCall, draft: _Draft) -> Steps[bool]
     yield from tape.skip_space()
     if key in form.names and not draft.name:
         draft.name = (yield from read_string(tape)) or ""
-        draft.try_start(reading)
+        draft.try_all(reading)
         return bool(draft.name)
     if key in form.arguments and not draft.arguments:
         return (yield from _read_arguments(reading, draft))
@@ -113,7 +131,7 @@ def _read_member(reading: Reading, form: JsonCall, draft: _Draft) -> Steps[bool]
         whole = yield from tape.read_json(pieces.append, JsonScanner())
         draft.family_id = "".join(pieces).strip('"') or None
         return whole
-    if form.bare and key not in _IDLE_KEYS:
+    if form.bare and not draft.started and key not in _IDLE_KEYS:
         return False
     return (yield from tape.read_json(_drop, JsonScanner()))
 
@@ -129,23 +147,22 @@ def _read_arguments(reading: Reading, draft: _Draft) -> Steps[bool]:
         return (yield from _read_object(reading, draft))
     if char == '"':
         encoded = yield from read_string(tape)
-        decoded = json_object(encoded or "")
-        draft.arguments.append(decoded or "")
-        draft.try_start(reading)
+        decoded = json_object(encoded) if encoded is not None else None
+        draft.arguments += [decoded] if decoded is not None else []
+        draft.try_all(reading)
         return decoded is not None
     return (yield from tape.accept("null"))
 
 
 def _read_object(reading: Reading, draft: _Draft) -> Steps[bool]:
-    tape = reading.tape
     scanner = JsonScanner()
     if not draft.name:
-        return (yield from tape.read_json(draft.arguments.append, scanner))
-    tape.take(tape.at + 1)
-    scanner.scan("{", 0)
-    draft.arguments.append("{")
-    draft.try_start(reading)
-    return (yield from tape.read_json(reading.more, scanner))
+        return (yield from reading.tape.read_json(draft.arguments.append, scanner))
+    draft.start(reading)
+    whole = yield from reading.tape.read_json(reading.more, scanner)
+    if whole:
+        draft.end(reading)
+    return whole
 
 
 def json_object(text: str) -> str | None:
@@ -175,8 +192,11 @@ def block_reader(form: JsonCall, closers: tuple[str, ...]) -> CallReader:
         char = yield from tape.skip_space()
         while char and char in "{[":
             if not (yield from read_calls(reading, form)):
-                return
+                break
             char = yield from tape.skip_space()
+        if reading.calls > before:
+            # Models miscount the brackets at the end.
+            yield from tape.read_while(_SURPLUS, _SURPLUS_LIMIT)
         for closer in closers:
             if reading.calls > before and (yield from tape.accept(closer)):
                 reading.boundary()
@@ -188,7 +208,7 @@ def block_reader(form: JsonCall, closers: tuple[str, ...]) -> CallReader:
 def read_bare(reading: Reading, opener: str) -> Steps[None]:
     """Read JSON in the midst of text: a call, or else text to the end of its value."""
     reading.tape.unread(opener)
-    if (yield from read_calls(reading, JsonCall(bare=True))):
+    if (yield from read_calls(reading, _BARE)):
         return
     yield from pass_json(reading)
 

@@ -32,8 +32,14 @@ class ResponseStore(Protocol):
         """
         ...
 
-    async def begin_claimed(self, record: ResponseRecord, holder: str, ttl: float) -> Lease:
-        """Store an unfinished response that this holder works on from the start."""
+    async def begin_claimed(
+        self, record: ResponseRecord, holder: str, ttl: float, step: Step | None = None
+    ) -> Lease:
+        """Store an unfinished response that this holder works on, with its first step.
+
+        Raises:
+            Conflict: as for `begin`.
+        """
         ...
 
     async def save(
@@ -216,12 +222,13 @@ class JournalStore(Protocol):
         """Unfinished responses that nobody holds, oldest first; of all owners."""
         ...
 
-    async def append_events(self, lease: Lease, batch: EventBatch) -> None:
-        """Log frames of the response's stream before they are sent.
+    async def append_events(self, batches: Sequence[tuple[Lease, EventBatch]]) -> list[bool]:
+        """Log frames of several streams, in one transaction, before they are sent.
+
+        Returns for each whether it was logged: not, if somebody else has claimed its response.
 
         Raises:
-            LeaseLost: as for `renew`.
-            Conflict: a sequence number is taken.
+            Conflict: a sequence number is taken; nothing is logged then.
         """
         ...
 

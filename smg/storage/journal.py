@@ -4,6 +4,7 @@ Every write of a run locks the response's row and compares the lease, in the sam
 """
 
 import json
+from collections.abc import Sequence
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,7 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from smg.errors import Conflict
 from smg.storage.database import Database
 from smg.storage.records import UNFINISHED, EventBatch, Lease, Step, UnfinishedResponse
-from smg.storage.rows import check_lease, is_free, is_visible, to_text, visible_response
+from smg.storage.rows import (
+    RowOf,
+    check_lease,
+    is_free,
+    is_visible,
+    to_text,
+    visible_response,
+)
 from smg.storage.tables import database_now, events, idempotency_keys, responses, steps
 
 
@@ -102,14 +110,17 @@ class SqlJournal:
 
         return await self._database.read(work)
 
-    async def append_events(self, lease: Lease, batch: EventBatch) -> None:
-        """Log frames of the response's stream before they are sent."""
+    async def append_events(self, batches: Sequence[tuple[Lease, EventBatch]]) -> list[bool]:
+        """Log frames of several streams, in one transaction, before they are sent."""
 
-        async def work(connection: AsyncConnection) -> None:
-            await check_lease(connection, lease)
-            await insert_events(connection, lease.response_id, batch)
+        async def work(connection: AsyncConnection) -> list[bool]:
+            held = await leases_held(connection, [lease for lease, _ in batches])
+            for (lease, batch), ours in zip(batches, held, strict=True):
+                if ours:
+                    await insert_events(connection, lease.response_id, batch)
+            return held
 
-        await self._database.write(work)
+        return await self._database.write(work)
 
     async def events(
         self, response_id: str, owner: str, after: int = -1, limit: int = 1000
@@ -130,17 +141,10 @@ class SqlJournal:
 
     async def append_step(self, lease: Lease, step: Step) -> None:
         """Write down a step before its effect."""
-        row = insert(steps).values(
-            response_id=lease.response_id,
-            number=step.number,
-            kind=step.kind,
-            state=to_text(step.state),
-            at=database_now(),
-        )
 
         async def work(connection: AsyncConnection) -> None:
             await check_lease(connection, lease)
-            await connection.execute(row)
+            await insert_step(connection, lease.response_id, step)
 
         await self._database.write(work)
 
@@ -192,6 +196,38 @@ class SqlJournal:
             idempotency_keys.c.owner == owner, idempotency_keys.c.key == key
         )
         await self._database.write(lambda c: c.execute(free))
+
+
+async def leases_held(connection: AsyncConnection, leases: Sequence[Lease]) -> list[bool]:
+    """Which of these leases are still in force; their rows are locked."""
+    query = (
+        select(responses.c.id, responses.c.lease_holder, responses.c.attempt, responses.c.status)
+        .where(responses.c.id.in_([lease.response_id for lease in leases]))
+        .order_by(responses.c.id)
+        .with_for_update()
+    )
+    rows = {row.id: row for row in await connection.execute(query)}
+    return [_is_held(lease, rows.get(lease.response_id)) for lease in leases]
+
+
+def _is_held(lease: Lease, row: RowOf | None) -> bool:
+    return (
+        row is not None
+        and row.status in UNFINISHED
+        and (row.lease_holder, row.attempt) == (lease.holder, lease.attempt)
+    )
+
+
+async def insert_step(connection: AsyncConnection, response_id: str, step: Step) -> None:
+    """Write down a step; the caller has made sure that the response is his."""
+    row = insert(steps).values(
+        response_id=response_id,
+        number=step.number,
+        kind=step.kind,
+        state=to_text(step.state),
+        at=database_now(),
+    )
+    await connection.execute(row)
 
 
 async def insert_events(connection: AsyncConnection, response_id: str, batch: EventBatch) -> None:

@@ -14,7 +14,7 @@ from smg.items import Item
 from smg.storage import purge
 from smg.storage.conversation_items import append_turn
 from smg.storage.database import Database
-from smg.storage.journal import insert_events
+from smg.storage.journal import insert_events, insert_step
 from smg.storage.records import (
     APPENDED,
     UNFINISHED,
@@ -23,6 +23,7 @@ from smg.storage.records import (
     Lease,
     Page,
     ResponseRecord,
+    Step,
 )
 from smg.storage.rows import (
     IDS_AT_ONCE,
@@ -50,11 +51,19 @@ class SqlResponses:
         """Store an unfinished response with its input, for anybody to claim."""
         await self._database.write(lambda c: _insert(c, record, {}))
 
-    async def begin_claimed(self, record: ResponseRecord, holder: str, ttl: float) -> Lease:
+    async def begin_claimed(
+        self, record: ResponseRecord, holder: str, ttl: float, step: Step | None = None
+    ) -> Lease:
         """Store an unfinished response that this holder works on from the start."""
         lease = Lease(response_id=record.id, owner=record.owner, holder=holder, attempt=1)
         held = {"lease_holder": holder, "lease_until": database_now() + ttl, "attempt": 1}
-        await self._database.write(lambda c: _insert(c, record, held))
+
+        async def work(connection: AsyncConnection) -> None:
+            await _insert(connection, record, held)
+            if step is not None:
+                await insert_step(connection, record.id, step)
+
+        await self._database.write(work)
         return lease
 
     async def save(

@@ -41,7 +41,8 @@ async def tools_over_http() -> AsyncGenerator[str, None]:
     try:
         assert process.stdout is not None
         async with asyncio.timeout(START_SECONDS):
-            yield (await process.stdout.readline()).decode().strip()
+            url = (await process.stdout.readline()).decode().strip()
+        yield url
     finally:
         process.terminate()
         await process.wait()
@@ -60,7 +61,7 @@ async def run() -> None:
             worker_urls=(engine,),
             model_path=str(MODEL_FOLDER),
             mcp_config_path=str(config),
-            allow_request_mcp=("127.0.0.1",),
+            **({"allow_request_mcp": ("127.0.0.1",)} if "allow_request_mcp" in Settings.__slots__ else {}),  # TODO
             database_url=f"sqlite:///{folder / 'smg.db'}",
             shutdown_grace_seconds=1.0,
         )
@@ -73,8 +74,9 @@ async def run() -> None:
         serving = asyncio.create_task(serve(settings, announce))
         closed = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
         await asyncio.wait({serving, closed}, return_when=asyncio.FIRST_COMPLETED)
-        if not serving.done():
-            serving.cancel()
+        if serving.done():
+            serving.result()  # It ended by itself: with what went wrong.
+        serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
 
 

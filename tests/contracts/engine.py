@@ -22,7 +22,9 @@ from tests.contracts.speech import CONTEXT, PROMPT, VOCABULARY, Speech
 from tests.engines.stand_in import PATIENCE_S, StandIn
 
 FOREVER = {"wait": "forever"}
-PATIENT = Timeouts(first_token_s=PATIENCE_S, next_token_s=PATIENCE_S, call_s=PATIENCE_S)
+PATIENT = Timeouts(
+    first_token_s=PATIENCE_S, next_token_s=PATIENCE_S, call_s=PATIENCE_S, status_s=PATIENCE_S
+)
 USAGE = Usage(input_tokens=3, cached_tokens=1, output_tokens=4)
 
 
@@ -101,9 +103,14 @@ async def the_prompt_arrives_and_is_streamed(stand_in: StandIn, speech: Speech) 
 async def a_complete_generation_is_neither_cancelled_nor_aborted(
     stand_in: StandIn, speech: Speech
 ) -> None:
-    await stand_in.play(*speech.stream([1], [2]), answers=speech.answers())
+    await stand_in.play(*speech.stream([1]), {"wait": "a while"}, answers=speech.answers())
     async with engine_at(stand_in, speech) as engine:
-        await everything(engine.generate("r1", PromptTokens(ids=PROMPT)))
+        chunks = engine.generate("r1", PromptTokens(ids=PROMPT))
+        assert [(await anext(chunks)).finish for _ in range(2)] == [None, Finish.STOP]
+        ending = asyncio.create_task(everything(chunks))
+        await asyncio.sleep(0)  # It is now waiting for the stream's status.
+        await stand_in.go_on()
+        assert await ending == []
     assert await stand_in.calls() == ["GetModelInfo", "GetServerInfo", "Generate"]
 
 
@@ -144,7 +151,7 @@ async def the_first_token_has_a_deadline(stand_in: StandIn, speech: Speech) -> N
     await stand_in.play(FOREVER, answers=speech.answers())
     hasty = Timeouts(first_token_s=0.05, next_token_s=PATIENCE_S, call_s=PATIENCE_S)
     async with engine_at(stand_in, speech, hasty) as engine:
-        with pytest.raises(WorkerTimeout):
+        with pytest.raises(WorkerTimeout, match=r"0\.05 s"):
             await everything(engine.generate("r1", PromptTokens(ids=PROMPT)))
         assert await stand_in.cancelled() == "r1"
         assert await stand_in.heard("Abort") == speech.abort("r1")
@@ -157,7 +164,7 @@ async def the_next_token_has_a_deadline(stand_in: StandIn, speech: Speech) -> No
     async with engine_at(stand_in, speech, hasty) as engine:
         chunks = engine.generate("r1", PromptTokens(ids=PROMPT))
         assert await anext(chunks) == EngineChunk([1])
-        with pytest.raises(WorkerTimeout):
+        with pytest.raises(WorkerTimeout, match=r"0\.05 s"):
             await anext(chunks)
         assert await stand_in.cancelled() == "r1"
         assert await stand_in.heard("Abort") == speech.abort("r1")
@@ -177,6 +184,7 @@ async def a_generation_the_worker_gave_up_is_an_error(stand_in: StandIn, speech:
     async with engine_at(stand_in, speech) as engine:
         with pytest.raises(EngineError):
             await everything(engine.generate("r1", PromptTokens(ids=PROMPT)))
+    assert "Abort" not in await stand_in.calls()
 
 
 async def a_stream_that_breaks_is_an_error(stand_in: StandIn, speech: Speech) -> None:

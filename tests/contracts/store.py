@@ -630,7 +630,7 @@ async def test_who_slept_through_the_end_of_his_lease_cannot_write(
     for write in (
         store.responses.save(response("a"), lease=stale),
         store.responses.save(response("a")),
-        store.journal.append_events(stale, EventBatch(0, [b"stale"])),
+        store.journal.append_events([(stale, EventBatch(0, [b"stale"]))]),
         store.journal.append_step(stale, Step(number=0, kind="stale", state={})),
         store.journal.renew(stale, 60),
     ):
@@ -648,7 +648,7 @@ async def test_a_lease_that_ran_out_still_writes_while_nobody_else_has_claimed(
     store: Store,
 ) -> None:
     lease = await begun(store, ttl=0)
-    await store.journal.append_events(lease, EventBatch(0, [b"late"]))
+    await store.journal.append_events([(lease, EventBatch(0, [b"late"]))])
     assert await store.journal.renew(lease, 60) is False
     assert await store.journal.claim("resp_a", ANN, "gateway-2", 60) is None
 
@@ -657,7 +657,7 @@ async def test_a_finished_response_is_nobodys(store: Store) -> None:
     lease = await begun(store)
     await store.responses.save(response("a"), lease=lease)
     with pytest.raises(LeaseLost):
-        await store.journal.append_events(lease, EventBatch(0, [b"late"]))
+        await store.journal.append_events([(lease, EventBatch(0, [b"late"]))])
     assert await store.journal.claim("resp_a", ANN, "gateway-1", 60) is None
 
 
@@ -712,9 +712,9 @@ async def test_unfinished_responses_that_nobody_holds_are_listed_oldest_first(
 async def test_events_are_replayed_byte_by_byte_from_any_place(store: Store) -> None:
     lease = await begun(store)
     frames = [b"event: a\n\n", b"\x00\xff", "ü".encode(), b""]
-    await store.journal.append_events(lease, EventBatch(0, frames[:1]))
-    await store.journal.append_events(lease, EventBatch(1, []))
-    await store.journal.append_events(lease, EventBatch(1, frames[1:3]))
+    await store.journal.append_events([(lease, EventBatch(0, frames[:1]))])
+    await store.journal.append_events([(lease, EventBatch(1, []))])
+    await store.journal.append_events([(lease, EventBatch(1, frames[1:3]))])
     await store.responses.save(response("a"), lease=lease, events=EventBatch(3, frames[3:]))
     assert await store.journal.events("resp_a", ANN) == list(enumerate(frames))
     assert await store.journal.events("resp_a", ANN, after=1) == list(enumerate(frames))[2:]
@@ -727,9 +727,9 @@ async def test_events_are_replayed_byte_by_byte_from_any_place(store: Store) -> 
 
 async def test_a_sequence_number_is_given_once(store: Store) -> None:
     lease = await begun(store)
-    await store.journal.append_events(lease, EventBatch(0, [b"a", b"b"]))
+    await store.journal.append_events([(lease, EventBatch(0, [b"a", b"b"]))])
     with pytest.raises(Conflict):
-        await store.journal.append_events(lease, EventBatch(1, [b"x", b"y"]))
+        await store.journal.append_events([(lease, EventBatch(1, [b"x", b"y"]))])
     with pytest.raises(Conflict):
         await store.responses.save(response("a"), lease=lease, events=EventBatch(0, [b"x"]))
     assert await store.journal.events("resp_a", ANN) == [(0, b"a"), (1, b"b")]
@@ -775,7 +775,7 @@ async def test_what_belongs_to_somebody_else_is_not_there(store: Store) -> None:
     await store.conversations.lock("conv_1", ANN, "resp_1", 60)
     await store.responses.save(response("a"))
     lease = await begun(store, "b")
-    await store.journal.append_events(lease, EventBatch(0, [b"secret"]))
+    await store.journal.append_events([(lease, EventBatch(0, [b"secret"]))])
     await store.journal.append_step(lease, Step(number=0, kind="secret", state={}))
 
     await assert_unknown(store, "resp_a", BOB)

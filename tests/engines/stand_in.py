@@ -73,6 +73,10 @@ class StandIn:
         )
         self._facts.clear()
 
+    async def go_on(self) -> None:
+        """Let a generation that waits go on."""
+        await self._order(go_on=True)
+
     async def heard(self, call: str) -> dict[str, Any]:
         """The request of the next call of this method, waiting for it if need be."""
         fact = await self._fact(lambda fact: fact.get("call") == call)

@@ -30,6 +30,7 @@ class Stage:
     def __init__(self) -> None:
         self.script: dict[str, Any] = {}
         self.listener: asyncio.StreamWriter | None = None
+        self.going_on = asyncio.Event()
 
     def say(self, **fact: Any) -> None:
         if self.listener is not None:
@@ -41,6 +42,9 @@ class Stage:
             order = json.loads(line)
             if "script" in order:
                 self.script = order["script"]
+                self.going_on.clear()
+            if "go_on" in order:
+                self.going_on.set()
             self.say(done=True)
         writer.close()
 
@@ -91,7 +95,7 @@ def streaming(method: Any, stage: Stage) -> "grpc.RpcMethodHandler[Any, Any]":
                         ended = True
                         await call.abort(grpc.StatusCode[status], "as scripted")
                     case {"wait": _}:
-                        await asyncio.Event().wait()
+                        await stage.going_on.wait()
                     case {"exit": code}:
                         os._exit(code)
                     case {"repeat": times, **said}:

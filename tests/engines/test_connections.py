@@ -96,9 +96,10 @@ async def test_a_worker_that_dies_in_the_middle_is_unavailable() -> None:
     try:
         async with directing(process) as stand_in, engine_at(stand_in, VLLM) as engine:
             first, *_ = VLLM.stream([1])
-            await stand_in.play(first, {"exit": 1}, answers=VLLM.answers())
+            await stand_in.play(first, FOREVER, answers=VLLM.answers())
             async with aclosing(engine.generate("r1", PromptTokens(ids=PROMPT))) as chunks:
                 assert (await anext(chunks)).ids == [1]
+                process.end()
                 with pytest.raises(WorkerUnavailable):
                     await anext(chunks)
     finally:
@@ -158,9 +159,10 @@ async def test_a_worker_that_does_not_say_what_it_is_is_unavailable(
 async def test_a_worker_that_does_not_end_a_finished_stream_is_not_waited_for(
     stand_in_process: Processes,
 ) -> None:
+    hasty = Timeouts(status_s=0.05)
     async with (
         directing(stand_in_process(VLLM.module)) as stand_in,
-        engine_at(stand_in, VLLM) as engine,
+        engine_at(stand_in, VLLM, hasty) as engine,
     ):
         await stand_in.play(*VLLM.stream([1]), FOREVER, answers=VLLM.answers())
         chunks = await everything(engine.generate("r1", PromptTokens(ids=PROMPT)))

@@ -7,7 +7,6 @@ import pytest
 from smg.parsers.base import ReasoningText, Text
 from smg.parsers.registry import (
     REASONING,
-    TOOLS,
     detect,
     family_call_id,
     markers,

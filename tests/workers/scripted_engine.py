@@ -23,6 +23,7 @@ class ScriptedEngine:
         self.requests: list[str] = []
         self.closed_streams = 0
         self.is_closed = False
+        self.model = address
         self.sickness: Exception | None = None
         """What every question is answered with."""
         self._probed = asyncio.Event()
@@ -43,7 +44,7 @@ class ScriptedEngine:
 
     async def info(self) -> EngineInfo:
         await self.check()
-        return EngineInfo(engine="scripted", model=self.address)
+        return EngineInfo(engine="scripted", model=self.model)
 
     async def check(self) -> None:
         self._probed.set()

@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from smg.engines.base import EngineChunk, PromptTokens
+from smg.engines.base import EngineChunk, EngineInfo, PromptTokens
 from smg.engines.registry import connect
 from smg.errors import (
     ContextLengthExceeded,
@@ -207,6 +207,7 @@ async def test_a_failed_generation_starts_the_probing_at_once() -> None:
     workers = pool(engine, probing=rarely)
     await workers.start()
     try:
+        await asyncio.sleep(0)  # The probing is now waiting for its interval to pass.
         with pytest.raises(WorkerUnavailable):
             await take(workers)
         await engine.next_probe()
@@ -240,6 +241,18 @@ async def test_closing_ends_the_probing_and_the_connections() -> None:
     await workers.close()
     assert engine.is_closed
     assert asyncio.all_tasks() == before
+
+
+async def test_a_worker_that_was_down_may_come_back_as_another() -> None:
+    engine = ScriptedEngine("a")
+    worker = Worker(engine)
+    await worker.probe()
+    engine.model = "another"
+    await worker.probe()
+    assert worker.info == EngineInfo(engine="scripted", model="a")
+    worker.mark_down(WorkerUnavailable("gone"))
+    await worker.probe()
+    assert worker.info == EngineInfo(engine="scripted", model="another")
 
 
 async def test_a_full_worker_is_not_down() -> None:
