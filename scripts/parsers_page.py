@@ -50,7 +50,8 @@ def _tool_section(name: str) -> str:
     if not path.exists():
         return f"{title}\nEverything is content.\n"
     written = json.loads(path.read_text("utf-8"))
-    return f"{title}\n```\n{written['text']}\n```\n\n{_calls(written['expected'])}\n"
+    # Four backticks: DeepSeek's format has three in it.
+    return f"{title}\n````text\n{written['text']}\n````\n\n{_calls(written['expected'])}\n"
 
 
 def _calls(parts: list[dict[str, str]]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import platformdirs
 from fastapi import FastAPI
@@ -21,7 +22,8 @@ from smg.mcp.toolbox import Toolbox
 from smg.model import ModelDirectory
 from smg.responses import routes as responses
 from smg.responses.intake import Kitchen
-from smg.responses.runs import Runs
+from smg.responses.recovery import Recovery
+from smg.responses.runs import Durability, Runs
 from smg.seal import Seal, kept_secret
 from smg.settings import Settings
 from smg.startup import load_model, new_limits, new_pool, new_toolbox, now
@@ -106,44 +108,69 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         toolbox = new_toolbox(settings)
         pool = new_pool(settings)
         stack.push_async_callback(pool.close)
-        store = await SqlStore.open(database_url(settings))
+        synchronous: Literal["normal", "full"] = (
+            "full" if settings.synchronous == "full" else "normal"
+        )
+        store = await SqlStore.open(database_url(settings), synchronous=synchronous)
         stack.push_async_callback(store.close)
         stack.push_async_callback(toolbox.close)
         await asyncio.gather(pool.start(), toolbox.start())
         models = ModelDirectory([await load_model(settings, pool, now())])
         seal = new_seal(settings)
-        runs = Runs(store, toolbox, seal, new_id, now)
+        runs = Runs(
+            store=store,
+            tools=toolbox,
+            seal=seal,
+            new_id=new_id,
+            now=now,
+            durability=new_durability(settings),
+        )
         stack.push_async_callback(runs.close, settings.shutdown_grace_seconds)
-        app = new_app(settings, models, toolbox, store, runs, seal)
+        kitchen = Kitchen(
+            models=models,
+            tools=ConfiguredTools(toolbox),
+            store=store,
+            limits=new_limits(settings),
+            new_id=new_id,
+            now=now,
+            seal=seal,
+            strict_calls=not settings.allow_unanswered_calls,
+        )
+        recovery = Recovery(runs, kitchen, lambda label, tool: is_idempotent(toolbox, label, tool))
+        stack.push_async_callback(recovery.close)
+        await recovery.start()
+        app = new_app(settings, models, toolbox, kitchen, runs)
         yield Gateway(
             settings=settings, models=models, toolbox=toolbox, store=store, runs=runs, app=app
         )
 
 
+def new_durability(settings: Settings) -> Durability:
+    """How hard responses hold on to life."""
+    return Durability(
+        lease_seconds=settings.lease_seconds,
+        on_disconnect="cancel" if settings.on_disconnect == "cancel" else "continue",
+        on_restart="continue" if settings.on_restart == "continue" else "fail",
+        on_unknown_outcome="ask" if settings.on_unknown_outcome == "ask" else "error",
+    )
+
+
+def is_idempotent(toolbox: Toolbox, label: str, tool: str) -> bool:
+    """Whether the operator says that a tool may safely be called twice."""
+    return label in toolbox.labels and tool in toolbox.spec(label).idempotent_tools
+
+
 def new_app(
-    settings: Settings,
-    models: ModelDirectory,
-    toolbox: Toolbox,
-    store: Store,
-    runs: Runs,
-    seal: Seal,
+    settings: Settings, models: ModelDirectory, toolbox: Toolbox, kitchen: Kitchen, runs: Runs
 ) -> FastAPI:
     """The web application over these parts."""
     app = FastAPI(title="smg", version=__version__, docs_url="/docs", redoc_url=None)
     owner_of = owner_check(settings.api_key)
-    limits = new_limits(settings)
+    store = kitchen.store
     max_body = settings.max_body_mib * MIB
-    kitchen = Kitchen(
-        models=models,
-        tools=ConfiguredTools(toolbox),
-        store=store,
-        limits=limits,
-        new_id=new_id,
-        now=now,
-        seal=seal,
-        strict_calls=not settings.allow_unanswered_calls,
+    app.include_router(
+        responses.Routes(kitchen, runs, owner_of, max_body, settings.websocket_max_secs).router()
     )
-    app.include_router(responses.Routes(kitchen, runs, owner_of, max_body).router())
     app.include_router(
         conversations.Routes(
             store=store, new_id=new_id, now=now, owner_of=owner_of, max_body_bytes=max_body
@@ -153,7 +180,7 @@ def new_app(
         chat.Routes(
             models=models,
             tools=toolbox,
-            limits=limits,
+            limits=kitchen.limits,
             new_id=new_id,
             now=now,
             owner_of=owner_of,

@@ -6,11 +6,13 @@
     |   |-- ContextLengthExceeded     400  the prompt does not fit the model's context
     |   |-- PreviousResponseNotFound  400  the named parent is not there
     |   |-- Unauthorized              401
+    |   |-- Forbidden                 403
     |   |-- NotFound                  404  no such response, conversation, item or path
     |   |-- ModelNotFound             404
     |   |-- Conflict                  409  somebody else is writing the same thing
     |   |   `-- LeaseLost                  another gateway has taken the run over
     |   |-- PayloadTooLarge           413
+    |   |-- UnsupportedMedia          415  a body in a form this gateway does not read
     |   `-- RateLimited               429
     |-- EngineError                   502  a worker's fault
     |   |-- PromptRejected            400  the engine refused this prompt; no other would take it
@@ -85,6 +87,13 @@ class Unauthorized(RequestError):
     default_code = "invalid_api_key"
 
 
+class Forbidden(RequestError):
+    """Raised when the request comes from where none may come."""
+
+    status = 403
+    type = "permission_error"
+
+
 class NotFound(RequestError):
     """Raised when an id or a path names nothing this client may see."""
 
@@ -114,6 +123,12 @@ class PayloadTooLarge(RequestError):
     """Raised when a body is larger than this gateway takes."""
 
     status = 413
+
+
+class UnsupportedMedia(RequestError):
+    """Raised when a body is encoded in a way this gateway does not read."""
+
+    status = 415
 
 
 class RateLimited(RequestError):

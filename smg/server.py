@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import uvicorn
 
-from smg.app import Gateway, database_url, gateway
+from smg.app import MIB, Gateway, database_url, gateway
 from smg.errors import ConfigError
 from smg.mcp.toolbox import ServerStatus
 from smg.settings import Settings
@@ -56,6 +56,10 @@ async def listen(
         lifespan="off",
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_seconds)),
         server_header=False,
+        ws="websockets-sansio",
+        ws_max_size=settings.max_body_mib * MIB,
+        # Events are small and many: compressing each costs more than it saves.
+        ws_per_message_deflate=False,
     )
     host, port = listening.getsockname()[:2]
     base_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

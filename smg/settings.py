@@ -122,6 +122,34 @@ class Settings:
         1800.0, "Responses", "longest time one response may take", least=1
     )
 
+    websocket_max_secs: float = option(
+        3600.0, "Responses", "longest time a WebSocket on /v1/responses stays open", least=0.1
+    )
+
+    lease_seconds: float = option(
+        15.0,
+        "Responses",
+        "time without a sign of life after which another gateway takes a response over",
+        least=0.05,
+    )
+    on_disconnect: str = option(
+        "continue",
+        "Responses",
+        "what a stored response does when its client goes away",
+        choices=("continue", "cancel"),
+    )
+    on_restart: str = option(
+        "fail",
+        "Responses",
+        "what becomes of a foreground response whose gateway died; background ones go on",
+        choices=("fail", "continue"),
+    )
+    on_unknown_outcome: str = option(
+        "error",
+        "Responses",
+        "what a tool call becomes that may or may not have run when its gateway died",
+        choices=("error", "ask"),
+    )
     allow_unanswered_calls: bool = option(
         False,
         "Responses",
@@ -132,6 +160,12 @@ class Settings:
         None, "MCP", "JSON or YAML file with the MCP servers", metavar="FILE"
     )
 
+    synchronous: str = option(
+        "normal",
+        "Storage",
+        "SQLite: normal survives a crash of the gateway, full also a power loss",
+        choices=("normal", "full"),
+    )
     database_url: str | None = option(
         None,
         "Storage",

@@ -80,6 +80,7 @@ LIBRARY_HOMES: dict[str, set[str]] = {
     "uvicorn": {"server", "testing"},
     "uvloop": {"cli"},
     "yaml": {"mcp", "testing"},
+    "zstandard": {"web"},
 }
 """The one place of each library; its types do not leave it."""
 

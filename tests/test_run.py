@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from smg.agent.loop import AgentLoop, Generate
-from smg.agent.run import Spoken, run_turn
+from smg.agent.loop import Action, AgentLoop, CallTools, Generate, Progress
+from smg.agent.run import Crew, Journal, NoJournal, Spoken, run_turn
 from smg.engines.base import Finish
 from smg.errors import (
     ContextLengthExceeded,
@@ -17,7 +17,7 @@ from smg.errors import (
     WorkerUnavailable,
 )
 from smg.events import CallReady, Event, ItemDelta, ItemFinished, ItemStarted, Outcome, TurnFinished
-from smg.items import McpCall, Message, Status
+from smg.items import Item, McpCall, Message, Status
 from smg.turn import Limits, Offer, ServerTool, ToolResult, ToolSet, Turn
 from tests.doubles import (
     PATIENCE_SECONDS,
@@ -52,6 +52,7 @@ async def run(
     publish: Any = None,
     turn: Turn | None = None,
     first: Any = None,
+    journal: Journal | None = None,
 ) -> Published:
     """Run a turn to its end; what it published."""
     turn, published = turn or new_turn(), Published()
@@ -59,7 +60,8 @@ async def run(
     publish = publish or published
     async with asyncio.timeout(PATIENCE_SECONDS):
         await publish(loop.begin())
-        await run_turn(loop, turn, model, tools or FakeTools(), publish, first=first)
+        crew = Crew(model, tools or FakeTools(), publish, journal or NoJournal())
+        await run_turn(loop, turn, crew, first=first)
     return published
 
 
@@ -232,6 +234,51 @@ async def test_a_tool_that_breaks_its_promise_stops_the_others_and_is_not_hidden
     with pytest.raises(LookupError):
         await run(model, tools)
     assert tools.cancelled == ["slow"]
+
+
+class Diary:
+    """A journal in memory, which may be told to refuse an entry."""
+
+    def __init__(self, refuse: type | None = None) -> None:
+        self.entries: list[str] = []
+        self._refuse = refuse
+
+    async def before(self, action: Action, progress: Progress) -> None:
+        self._write(action, f"{type(action).__name__} after {len(progress.items)} items")
+
+    async def answered(self, call: Item) -> None:
+        self._write(call, f"answered {call.id}")
+
+    def _write(self, about: object, entry: str) -> None:
+        if self._refuse is not None and isinstance(about, self._refuse):
+            raise StorageError("full")
+        self.entries.append(entry)
+
+
+async def test_each_step_is_in_the_journal_before_it_is_taken() -> None:
+    model = FakeModel([Spoken(call("add", "{}")), ends()], [Spoken(says("3")), ends()])
+    journal = Diary()
+    await run(model, FakeTools(RESULTS), journal=journal)
+    assert journal.entries == [
+        "Generate after 0 items",
+        "CallTools after 1 items",
+        "answered mcp_1",
+        "Generate after 1 items",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("refused", "spoken", "called"), [(Generate, 0, 0), (CallTools, 1, 0), (McpCall, 1, 1)]
+)
+async def test_what_the_journal_does_not_take_is_not_done(
+    refused: type, spoken: int, called: int
+) -> None:
+    model, tools = FakeModel([Spoken(call("add", "{}")), ends()]), FakeTools(RESULTS)
+    published = Published()
+    with pytest.raises(StorageError):
+        await run(model, tools, published, journal=Diary(refused))
+    assert (len(model.prepared), len(tools.calls)) == (spoken, called)
+    assert not any(isinstance(event, ItemFinished) for event in published.events)
 
 
 def failing_on(kind: Any, error: Exception) -> Any:

@@ -137,7 +137,7 @@ class AgentLoop:
     def begin(self) -> list[Event]:
         """Open the turn: show the tool lists, start the calls a person has allowed."""
         events: list[Event] = []
-        for item in self._turn.opening:
+        for item in self._turn.opening[len(self._items) :]:
             index = self._append(item)
             events.append(ItemStarted(index, emptied(item)))
             events.append(ItemFinished(index, item))
@@ -196,6 +196,26 @@ class AgentLoop:
     def tool_finished(self, item_id: str, result: ToolResult) -> list[Event]:
         """Take one call's result; after the last one the model has the word again."""
         events: list[Event] = [self._settle(item_id, result)]
+        if not self._pending:
+            self._advance(events)
+        return events
+
+    def ask_again(self, item_id: str, request_id: str, result: ToolResult) -> list[Event]:
+        """Settle a call with this result, and end the turn with the question whether to run it.
+
+        For calls of which nobody knows whether they ran.
+        """
+        _, call = self._pending[item_id]
+        events: list[Event] = [self._settle(item_id, result)]
+        request = McpApprovalRequest(
+            id=request_id,
+            server_label=call.server_label,
+            name=call.name,
+            arguments=call.arguments,
+        )
+        index = self._append(request)
+        self._answered = True
+        events += (ItemStarted(index, request), ItemFinished(index, request))
         if not self._pending:
             self._advance(events)
         return events

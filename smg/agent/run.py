@@ -10,10 +10,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from smg.agent.loop import AgentLoop, CallTools, Generate, Stop
+from smg.agent.loop import Action, AgentLoop, CallTools, Generate, Progress, Stop
 from smg.engines.base import Finish
 from smg.errors import EngineError, RequestError, TurnTimeout
-from smg.events import Event, Usage
+from smg.events import Event, ItemFinished, Usage
 from smg.items import GatewayCall, Item
 from smg.parsers.base import ParsedDelta
 from smg.turn import ToolResult, Turn
@@ -58,59 +58,91 @@ class Tools(Protocol):
         ...
 
 
-async def run_turn(
-    loop: AgentLoop, turn: Turn, model: Model, tools: Tools, publish: Publish, *, first: Any = None
-) -> None:
+class Journal(Protocol):
+    """Whatever remembers how far a turn has come; each returns when it is safe."""
+
+    async def before(self, action: Action, progress: Progress) -> None:
+        """Remember what is about to be done, and everything so far."""
+        ...
+
+    async def answered(self, call: Item) -> None:
+        """Remember a call with its result."""
+        ...
+
+
+class NoJournal:
+    """For turns that end with their process."""
+
+    async def before(self, action: Action, progress: Progress) -> None:
+        """Forget it."""
+
+    async def answered(self, call: Item) -> None:
+        """Forget it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Who takes part in a turn."""
+
+    model: Model
+    tools: Tools
+    publish: Publish
+    journal: Journal = NoJournal()
+
+
+async def run_turn(loop: AgentLoop, turn: Turn, crew: Crew, *, first: Any = None) -> None:
     """Take a turn to its end, publishing each batch of events as it becomes known.
 
     `first` is what intake has already prepared for the first generation.
     """
     try:
         async with asyncio.timeout(turn.limits.wall_seconds):
-            await _run(loop, turn, model, tools, publish, first)
+            await _run(loop, turn, crew, first)
     except TimeoutError:
         seconds = turn.limits.wall_seconds
-        await publish(loop.fail(TurnTimeout(f"The response took longer than {seconds:g} s.")))
+        await crew.publish(loop.fail(TurnTimeout(f"The response took longer than {seconds:g} s.")))
     except (EngineError, RequestError) as error:
-        await publish(loop.fail(error))
+        await crew.publish(loop.fail(error))
 
 
-async def _run(
-    loop: AgentLoop, turn: Turn, model: Model, tools: Tools, publish: Publish, first: Any
-) -> None:
+async def _run(loop: AgentLoop, turn: Turn, crew: Crew, first: Any) -> None:
     while True:
         match loop.action:
             case Generate() as step:
-                prepared = first or await model.prepare(turn, loop.output, step)
+                prepared = first or await crew.model.prepare(turn, loop.output, step)
                 first = None
-                await _generate(loop, model, prepared, publish)
-            case CallTools(calls):
+                await crew.journal.before(step, loop.progress)
+                await _generate(loop, crew, prepared)
+            case CallTools(calls) as step:
                 first = None  # Made before these calls, which a person has just allowed.
-                await _call_tools(loop, calls, tools, publish)
+                await crew.journal.before(step, loop.progress)
+                await _call_tools(loop, crew, calls)
             case Stop():
                 return
 
 
-async def _generate(loop: AgentLoop, model: Model, prepared: Any, publish: Publish) -> None:
-    async with aclosing(model.generate(prepared)) as spoken:
+async def _generate(loop: AgentLoop, crew: Crew, prepared: Any) -> None:
+    async with aclosing(crew.model.generate(prepared)) as spoken:
         async for words in spoken:
             events = loop.receive(words.deltas)
             if words.finish is not None:
                 events += loop.generation_finished(words.finish, words.usage)
             if events:
-                await publish(events)
+                await crew.publish(events)
 
 
-async def _call_tools(
-    loop: AgentLoop, calls: Sequence[GatewayCall], tools: Tools, publish: Publish
-) -> None:
-    tasks = [asyncio.create_task(_call(tools, call)) for call in calls]
+async def _call_tools(loop: AgentLoop, crew: Crew, calls: Sequence[GatewayCall]) -> None:
+    tasks = [asyncio.create_task(_call(crew.tools, call)) for call in calls]
     try:
         for finished in asyncio.as_completed(tasks):
             item_id, result = await finished
-            await publish(loop.tool_finished(item_id, result))
+            events = loop.tool_finished(item_id, result)
+            settled = events[0]
+            assert isinstance(settled, ItemFinished)
+            await crew.journal.answered(settled.item)
+            await crew.publish(events)
     finally:
-        # No task group: it would hide the one error of a publisher in a group of errors.
+        # No task group: it would hide the one error of a journal or publisher in a group.
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from smg.agent.loop import AgentLoop
-from smg.agent.run import Publish, Tools, run_turn
+from smg.agent.run import Crew, Publish, Tools, run_turn
 from smg.chat.intake import ChatOrder, Models, accept
 from smg.chat.render import ChunkRenderer, Completion, error_chunk, total, usage_chunk
 from smg.chat.schema import ChatRequest
@@ -106,7 +106,8 @@ class Routes:
             await publish(events)
 
         try:
-            await run_turn(loop, order.turn, order.model, self.tools, watch, first=order.first)
+            crew = Crew(order.model, self.tools, watch)
+            await run_turn(loop, order.turn, crew, first=order.first)
         except Exception:  # The edge of a turn: a bug is told to the client, once.
             log.exception("Chat completion %s failed by a mistake of ours", order.turn.id)
             failure = GatewayError("The gateway made a mistake; it has been logged.")

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from smg.engines.base import EngineChunk, EngineInfo, EngineLoad, PromptTokens, Transport
+from smg.engines.deadline import Deadline
 from smg.engines.dialect import Dialect, StreamReader
 from smg.engines.guards import check_prompt
 from smg.engines.status import WrongEngine
@@ -68,9 +69,10 @@ class RemoteEngine:
             while (chunk := await generation.next_chunk()) is not None:
                 yield chunk
         finally:
-            await messages.aclose()
+            generation.close()
             if not generation.over:
                 self._abort_soon(dialect, request_id)
+            await messages.aclose()
 
     async def info(self) -> EngineInfo:
         """Ask what the worker serves, and which engine it is."""
@@ -150,7 +152,16 @@ class RemoteEngine:
 class _Generation:
     """One running generation: whether the worker is done with it, and how long to wait."""
 
-    __slots__ = ("_address", "_finished", "_messages", "_reader", "_timeouts", "_wait_s", "over")
+    __slots__ = (
+        "_address",
+        "_deadline",
+        "_finished",
+        "_messages",
+        "_reader",
+        "_timeouts",
+        "_wait_s",
+        "over",
+    )
 
     def __init__(
         self,
@@ -163,6 +174,7 @@ class _Generation:
         """Whether the worker has ended it: there is nothing to abort."""
         self._address = address
         self._messages = messages
+        self._deadline = Deadline()
         self._reader = reader
         self._wait_s = timeouts.first_token_s
         self._timeouts = timeouts
@@ -185,10 +197,13 @@ class _Generation:
                 self._finished = self.over = chunk.finish is not None
                 return chunk
 
+    def close(self) -> None:
+        """Nothing more is waited for."""
+        self._deadline.close()
+
     async def _receive(self) -> bytes:
         try:
-            async with asyncio.timeout(self._wait_s):
-                return await anext(self._messages)
+            return await self._deadline.wait(anext(self._messages), self._wait_s)
         except TimeoutError as error:
             raise WorkerTimeout(
                 f"Worker {self._address} sent no token for {self._wait_s:g} s"
@@ -204,5 +219,4 @@ class _Generation:
         """Read the status, so that a call that went well is not cancelled."""
         # The generation is complete: what comes after it changes nothing.
         with suppress(EngineError, StopAsyncIteration, TimeoutError):
-            async with asyncio.timeout(self._timeouts.status_s):
-                await anext(self._messages)
+            await self._deadline.wait(anext(self._messages), self._timeouts.status_s)

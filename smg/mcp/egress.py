@@ -1,4 +1,4 @@
-"""The guard at the door: HTTP requests whose target somebody else chose reach public addresses only.
+"""The guard at the door: HTTP requests to where somebody else chose reach public addresses only.
 
 A request comes in, its response goes out. The name is looked up once; every address it has must be
 public; the connection goes to one of these very addresses, under the name the request was for. So
@@ -8,7 +8,6 @@ Knows nothing of MCP.
 
 import ipaddress
 import socket
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import anyio
@@ -82,14 +81,13 @@ class EgressTransport(httpx2.AsyncBaseTransport):
         self,
         private: frozenset[str] = frozenset(),
         *,
-        verify: ssl.SSLContext | bool = True,
         resolve: Resolve = look_up,
-        new_transport: NewTransport | None = None,
+        new_transport: NewTransport = httpx2.AsyncHTTPTransport,
     ) -> None:
         """Guard requests; hosts in `private` may lie anywhere, by the operator's word."""
         self._private = private
         self._resolve = resolve
-        self._new = new_transport or (lambda: httpx2.AsyncHTTPTransport(verify=verify))
+        self._new = new_transport
         # One pool a name: a connection made under one name's certificate must not carry requests
         # for another that happens to live at the same address.
         self._transports: dict[str, httpx2.AsyncBaseTransport] = {}

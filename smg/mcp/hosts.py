@@ -38,7 +38,9 @@ class AllowedHost:
 
     def takes(self, port: int) -> bool:
         """Whether this entry lets a port be reached."""
-        return port in ((self.port,) if self.port else range(1, 65536) if self.is_loopback else (443,))
+        return port in (
+            (self.port,) if self.port else range(1, 65536) if self.is_loopback else (443,)
+        )
 
 
 class AllowedHosts:
@@ -74,7 +76,7 @@ class AllowedHosts:
             raise _refused(path, f"requests may name no MCP servers here (start with {FLAG} HOST)")
         found = _URL.fullmatch(url) if len(url) <= _MAX_URL else None
         if found is None or not _FORBIDDEN_IN_REST.isdisjoint(found["rest"]):
-            raise _refused(path, "expected a plain URL, https://host/path, in ASCII, without a user")
+            raise _refused(path, "expected a plain ASCII URL, https://host/path, without a user")
         scheme, host = found["scheme"].lower(), _canonical(found["host"])
         if scheme not in ("http", "https"):
             raise _refused(path, "expected an https:// URL")

@@ -62,14 +62,27 @@ class Traces:
 
 Connect = Callable[[ServerSpec, Traces], AbstractAsyncContextManager[Streams]]
 
+Wire = Callable[[Endpoint], httpx2.AsyncBaseTransport]
+"""What carries the requests to an endpoint."""
+
+
+def direct(endpoint: Endpoint) -> httpx2.AsyncHTTPTransport:
+    """Connections to wherever the endpoint is, through its proxy if it has one."""
+    return httpx2.AsyncHTTPTransport(
+        proxy=None if endpoint.proxy is None else endpoint.proxy.reveal(),
+        socket_options=_KEEPALIVE,
+    )
+
 
 @asynccontextmanager
-async def open_streams(spec: ServerSpec, traces: Traces) -> AsyncGenerator[Streams, None]:
+async def open_streams(
+    spec: ServerSpec, traces: Traces, wire: Wire = direct
+) -> AsyncGenerator[Streams, None]:
     """Reach the server, for as long as the context is open."""
     opened = (
         _started(spec, spec.transport, traces)
         if isinstance(spec.transport, Command)
-        else _reached(spec, spec.transport, traces)
+        else _reached(spec, spec.transport, traces, wire)
     )
     async with opened as (reading, writing):
         yield _Watched(reading, traces.ended), writing
@@ -147,9 +160,9 @@ async def _captured_stderr(spec: ServerSpec, traces: Traces) -> AsyncGenerator[T
 
 @asynccontextmanager
 async def _reached(
-    spec: ServerSpec, endpoint: Endpoint, traces: Traces
+    spec: ServerSpec, endpoint: Endpoint, traces: Traces, wire: Wire
 ) -> AsyncGenerator[Streams, None]:
-    client = _new_http_client(endpoint, spec.connect_timeout_s, traces)
+    client = _new_http_client(endpoint, spec.connect_timeout_s, traces, wire)
     url = endpoint.url.reveal()
     if endpoint.protocol == "sse":
         async with sse_client(url, httpx_client_factory=_Given(client)) as streams:
@@ -165,7 +178,7 @@ async def _reached(
 
 
 def _new_http_client(
-    endpoint: Endpoint, connect_timeout_s: float, traces: Traces
+    endpoint: Endpoint, connect_timeout_s: float, traces: Traces, wire: Wire
 ) -> httpx2.AsyncClient:
     async def note(response: httpx2.Response) -> None:
         if response.status_code >= 300:
@@ -174,10 +187,7 @@ def _new_http_client(
     return httpx2.AsyncClient(
         headers={name: secret.reveal() for name, secret in endpoint.headers.items()},
         timeout=httpx2.Timeout(connect_timeout_s, read=None),
-        transport=httpx2.AsyncHTTPTransport(
-            proxy=None if endpoint.proxy is None else endpoint.proxy.reveal(),
-            socket_options=_KEEPALIVE,
-        ),
+        transport=wire(endpoint),
         # The SDK follows redirects within the origin whatever the first flag says; it asks the
         # second. A configured address is final: credentials go there and nowhere else.
         follow_redirects=False,

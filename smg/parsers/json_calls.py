@@ -101,7 +101,7 @@ def read_call(reading: Reading, form: JsonCall) -> Steps[bool]:
 
 
 def _finish_call(reading: Reading, form: JsonCall, draft: _Draft) -> bool:
-    if not draft.name or (form.bare and not draft.arguments and draft.name not in reading.offered):
+    if not draft.name or (form.bare and not draft.started and draft.name not in reading.offered):
         return False
     reading.tape.take(reading.tape.at + 1)
     if not draft.arguments:
@@ -124,7 +124,7 @@ def _read_member(reading: Reading, form: JsonCall, draft: _Draft) -> Steps[bool]
         draft.name = (yield from read_string(tape)) or ""
         draft.try_all(reading)
         return bool(draft.name)
-    if key in form.arguments and not draft.arguments:
+    if key in form.arguments and not (draft.arguments or draft.started):
         return (yield from _read_arguments(reading, draft))
     if key in form.ids and not draft.family_id:
         pieces: list[str] = []

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from smg.agent.loop import AgentLoop
-from smg.agent.run import Model, run_turn
+from smg.agent.run import Crew, Model, run_turn
 from smg.errors import EngineError, InvalidRequest
 from smg.events import Event, TurnFinished, Usage
 from smg.items import Compaction, Item, Message, Reasoning, TextPart
@@ -52,7 +52,7 @@ async def compact(turn: Turn, model: Model, new_id: NewId) -> tuple[Compaction, 
     async def publish(events: Sequence[Event]) -> None:
         ended.extend(event for event in events if isinstance(event, TurnFinished))
 
-    await run_turn(loop, asked, model, _NoTools(), publish)
+    await run_turn(loop, asked, Crew(model, _NoTools(), publish))
     end = ended[-1]
     if end.error is not None:
         raise end.error

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from smg.agent.loop import Generate
-from smg.agent.run import Model
+from smg.agent.run import Model, Tools
 from smg.errors import ContextLengthExceeded, InvalidRequest
 from smg.events import Usage
 from smg.items import Item, McpTool, Message
@@ -113,6 +113,8 @@ class Kitchen:
     seal: Seal
     strict_calls: bool = True
     """Whether every call of the context must have been answered."""
+    remembered: Mapping[str, Sequence[Item]] = field(default_factory=dict)
+    """What was said up to responses that nobody stores, by their ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +122,7 @@ class Order:
     """A request that has been accepted."""
 
     turn: Turn
-    model: TurnModel
+    model: Model
     head: Head
     first: Any
     """What the model prepared for the first generation."""
@@ -128,6 +130,8 @@ class Order:
     streamed: bool
     background: bool
     seals_reasoning: bool
+    tools: Tools | None = None
+    """Who runs this order's calls, when it brought servers of its own; `None`: the gateway."""
     spent: Usage | None = None
     """Tokens that went into compacting the history before the turn began."""
     previous_response_id: str | None = None
@@ -231,8 +235,9 @@ async def new_turn(request: InputRequest, kitchen: Kitchen, model: TurnModel, ow
     _check_source(request)
     given = await read_input(request.input, kitchen.store, owner, kitchen.new_id)
     given.items = list(opened(given.items, kitchen.seal, owner))
-    history = await _history(request, kitchen.store, owner)
-    history = opened(history, kitchen.seal, owner)
+    history = await read_history(
+        kitchen, owner, request.previous_response_id, conversation_of(request)
+    )
     check_outputs(history, given.items, strict=kitchen.strict_calls)
     offered = await _offered(request, kitchen, (*history, *given.items), given)
     effort = request.reasoning.effort if request.reasoning else None
@@ -263,13 +268,16 @@ async def new_turn(request: InputRequest, kitchen: Kitchen, model: TurnModel, ow
     return compaction_turn(turn, kitchen.new_id) if given.wants_compaction else turn
 
 
-async def _history(request: InputRequest, store: Store, owner: str) -> tuple[Item, ...]:
-    if request.previous_response_id:
-        return await store.responses.history(request.previous_response_id, owner)
-    conversation = conversation_of(request)
-    if conversation is not None:
-        return await store.conversations.items(conversation, owner)
-    return ()
+async def read_history(
+    kitchen: Kitchen, owner: str, previous_response_id: str | None, conversation_id: str | None
+) -> tuple[Item, ...]:
+    """Everything said before, with what was sealed opened."""
+    history: Sequence[Item] = ()
+    if previous_response_id is not None:
+        history = await kitchen.store.responses.history(previous_response_id, owner)
+    elif conversation_id is not None:
+        history = await kitchen.store.conversations.items(conversation_id, owner)
+    return opened(history, kitchen.seal, owner)
 
 
 async def _offered(

@@ -5,15 +5,18 @@ import asyncio
 from smg.events import TurnFinished
 from smg.responses.body import Json
 from smg.responses.intake import Order
+from smg.storage.records import Lease
 from smg.web.feed import Feed
 
 
 class Live:
     """A running response: its order, its stream, its task, and what became of it."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, *, outlives_client: bool, first_frame: int = 0) -> None:
         self.order = order
-        self.feed = Feed(self._abandoned)
+        self.feed = Feed(self._abandoned, first_frame)
+        self.lease: Lease | None = None
+        self._outlives_client = outlives_client
         self.task: asyncio.Task[None] | None = None
         self.ended: TurnFinished | None = None
         self.body: Json | None = None
@@ -30,5 +33,5 @@ class Live:
 
     def _abandoned(self) -> None:
         """Stop working for a client that went away, unless the response is kept for later."""
-        if not self.order.stored:
+        if not self._outlives_client:
             self.cancel()

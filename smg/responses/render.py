@@ -5,8 +5,8 @@ a prepared head with the text spliced in; everything else is rare and built plai
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from smg.events import (
@@ -60,13 +60,29 @@ class Kind:
     """Events before output_item.done, less their `where`."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a stream goes on that another process began."""
+
+    number: int = 0
+    """The next sequence number."""
+    indexes: Mapping[int, int] = field(default_factory=dict)
+    """Where items that are in the output already were shown."""
+    shift: int = 0
+    """How many items the stream has shown that are not in the output: they were superseded."""
+
+
 class Renderer:
     """One response's stream. Call `opening` once, then `render` for each event."""
 
-    def __init__(self, head: Head, now: Callable[[], int]) -> None:
+    def __init__(self, head: Head, now: Callable[[], int], place: "Place | None" = None) -> None:
+        """`place`: where an earlier process left the stream."""
+        place = place or Place()
         self._head = head
         self._now = now
-        self._number = 0
+        self._number = place.number
+        self._indexes = dict(place.indexes)
+        self._shift = place.shift
         self._delta_heads: dict[int, tuple[str, bool]] = {}
 
     def opening(self, *, queued: bool = False) -> list[bytes]:
@@ -79,6 +95,12 @@ class Renderer:
         frames.append(self._frame("response.in_progress", running))
         return frames
 
+    def _place(self, index: int) -> int:
+        """Where the stream shows the item of this index in the output."""
+        if not self._shift and not self._indexes:
+            return index
+        return self._indexes.get(index, index + self._shift)
+
     def render(self, event: Event) -> list[bytes]:
         """The frames of one event."""
         match event:
@@ -88,7 +110,7 @@ class Renderer:
                 return self._started(index, item)
             case CallReady(index, item):
                 kind = KINDS[type(item)]
-                return self._frames(kind, index, item, kind.ready(item))
+                return self._frames(kind, self._place(index), item, kind.ready(item))
             case ItemFinished(index, item):
                 return self._finished(index, item)
             case TurnFinished():
@@ -107,8 +129,8 @@ class Renderer:
         head, with_logprobs = self._delta_heads[event.index]
         if not head:
             return []
-        logprobs = ""
-        if with_logprobs:
+        logprobs = ',"logprobs":[]' if with_logprobs else ""
+        if with_logprobs and event.logprobs:
             entries = [_delta_logprob(logprob_to_json(entry)) for entry in event.logprobs]
             logprobs = f',"logprobs":{encode(entries)}'
         text = encode(event.text)
@@ -118,17 +140,23 @@ class Renderer:
 
     def _started(self, index: int, item: Item) -> list[bytes]:
         kind = KINDS.get(type(item), PLAIN)
-        self._delta_heads[index] = (_delta_head(kind, index, item), isinstance(item, Message))
+        head = _delta_head(kind, self._place(index), item)
+        self._delta_heads[index] = (head, isinstance(item, Message))
+        index = self._place(index)
         added = self._frame(
             "response.output_item.added", {"output_index": index, "item": _started_item(item)}
         )
         return [added, *self._frames(kind, index, item, kind.opening(item))]
 
     def _finished(self, index: int, item: Item) -> list[bytes]:
-        kind = KINDS.get(type(item), PLAIN)
         self._delta_heads.pop(index, None)
-        frames = self._frames(kind, index, item, kind.closing(item))
-        done = {"output_index": index, "item": to_wire(item)}
+        return self.close_at(self._place(index), item)
+
+    def close_at(self, place: int, item: Item) -> list[bytes]:
+        """The frames that end an item which the stream shows at this place."""
+        kind = KINDS.get(type(item), PLAIN)
+        frames = self._frames(kind, place, item, kind.closing(item))
+        done = {"output_index": place, "item": to_wire(item)}
         return [*frames, self._frame("response.output_item.done", done)]
 
     def _ended(self, event: TurnFinished) -> list[bytes]:

@@ -1,28 +1,35 @@
 """/v1/responses over HTTP: bodies in, objects or streams out. No decisions."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, WebSocket
 from fastapi.responses import JSONResponse, Response
 
-from smg.errors import GatewayError, InvalidRequest, NotFound
+from smg.errors import GatewayError, InvalidRequest, NotFound, RequestError
 from smg.item_json import to_wire
 from smg.responses.adorn import Adornment
 from smg.responses.body import Json, usage_json
 from smg.responses.compact import compact, kept_messages
-from smg.responses.intake import Kitchen, accept, find_model, new_turn
+from smg.responses.follow import events_of, finished_record
+from smg.responses.intake import Kitchen, Order, accept, find_model, new_turn
 from smg.responses.live import Live
 from smg.responses.runs import Runs
 from smg.responses.schema import CompactRequest, InputRequest, ResponsesRequest
+from smg.responses.socket import Session
 from smg.storage.base import Store
-from smg.storage.records import ResponseRecord
+from smg.storage.records import UNFINISHED, ResponseRecord
 from smg.web.auth import OwnerOf
 from smg.web.body import body_of, disconnected, read_body
 from smg.web.pages import item_list, page_of
 from smg.web.sse import DONE, event_stream
+from smg.web.websocket import TextSocket, check_origin, refuse
+
+MAX_KEY = 255
+"""Longest Idempotency-Key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,8 @@ class Routes:
     runs: Runs
     owner_of: OwnerOf
     max_body_bytes: int
+    websocket_seconds: float
+    """How old a WebSocket gets."""
 
     def router(self) -> APIRouter:
         """The table of paths."""
@@ -44,6 +53,7 @@ class Routes:
         router.delete("/{response_id}")(self.delete)
         router.post("/{response_id}/cancel")(self.cancel)
         router.get("/{response_id}/input_items")(self.input_items)
+        router.websocket("")(self.talk)
         return router
 
     async def create(self, request: Request) -> Response:
@@ -51,12 +61,64 @@ class Routes:
         owner = self.owner_of(request)
         body = await read_body(request, ResponsesRequest, self.max_body_bytes)
         order = await accept(body, self.kitchen, owner)
-        live = await self.runs.start(order)
-        if order.streamed:
+        key = request.headers.get("idempotency-key") if order.stored else None
+        if key is None:
+            return await self._answer(await self.runs.start(order), request)
+        earlier = await self._bind(key, body, order)
+        if earlier is not None:
+            return await self._same(earlier, order, owner)
+        try:
+            live = await self.runs.start(order, may_be_repeated=True)
+        except GatewayError:
+            await self._store.journal.forget_key(owner, key)
+            raise
+        return await self._answer(live, request)
+
+    async def _answer(self, live: Live, request: Request) -> Response:
+        if live.order.streamed:
             return event_stream(_with_done(live.feed.read()))
-        if order.background:
-            return JSONResponse(order.head.body("queued"))
+        if live.order.background:
+            return JSONResponse(live.order.head.body("queued"))
         return await _whole(live, request)
+
+    async def _bind(self, key: str, body: ResponsesRequest, order: Order) -> str | None:
+        """Bind an idempotency key to this order; the id of the response that already has it."""
+        if len(key) > MAX_KEY:
+            raise InvalidRequest(f"Idempotency-Key: at most {MAX_KEY} characters.")
+        asked = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+        journal, owner = self._store.journal, order.turn.owner
+        earlier = await journal.remember_key(owner, key, asked, order.turn.id)
+        if earlier is None:
+            return None
+        try:
+            await self._store.responses.get(earlier, owner)
+        except NotFound:
+            # Its gateway died between the key and the response: the key is free again.
+            await journal.forget_key(owner, key)
+            return await journal.remember_key(owner, key, asked, order.turn.id)
+        return earlier
+
+    async def _same(self, response_id: str, order: Order, owner: str) -> Response:
+        """The response that an idempotency key already has, in the form asked for."""
+        if order.streamed:
+            frames = await events_of(self._store, self.runs, response_id, owner, -1)
+            return event_stream(_with_done(frames))
+        if order.background:
+            return JSONResponse(stored_body(await self._store.responses.get(response_id, owner)))
+        record = await finished_record(self._store, self.runs, response_id, owner)
+        return JSONResponse(stored_body(record))
+
+    async def talk(self, websocket: WebSocket) -> None:
+        """Create responses one after another over one connection."""
+        try:
+            check_origin(websocket)
+            owner = self.owner_of(websocket)
+        except RequestError as error:
+            await refuse(websocket, error)
+            return
+        await websocket.accept()
+        socket = TextSocket(websocket)
+        await Session(socket, self.kitchen, self.runs, owner, self.websocket_seconds).serve()
 
     async def input_tokens(self, request: Request) -> Json:
         """Count the tokens that would be sent to the engine."""
@@ -94,7 +156,8 @@ class Routes:
         owner = self.owner_of(request)
         if stream:
             after = -1 if starting_after is None else starting_after
-            return event_stream(_with_done(await self._events(response_id, owner, after)))
+            frames = await events_of(self._store, self.runs, response_id, owner, after)
+            return event_stream(_with_done(frames))
         if starting_after is not None:
             raise InvalidRequest("'starting_after' needs stream=true.", param="starting_after")
         return JSONResponse(stored_body(await self._store.responses.get(response_id, owner)))
@@ -112,7 +175,11 @@ class Routes:
             raise InvalidRequest("Cannot cancel a synchronous response.", param="response_id")
         if self.runs.find(response_id, owner) is not None:
             await self.runs.cancel(response_id, owner)
-            record = await self._store.responses.get(response_id, owner)
+        elif record.status in UNFINISHED:
+            # Another process works on it, and will see this; or it is dead, and this is the end.
+            await self._store.responses.request_cancel(response_id, owner)
+            await self._store.responses.set_status(response_id, owner, UNFINISHED, "cancelled")
+        record = await self._store.responses.get(response_id, owner)
         return stored_body(record)
 
     async def input_items(self, request: Request, response_id: str) -> Json:
@@ -123,14 +190,6 @@ class Routes:
     @property
     def _store(self) -> Store:
         return self.kitchen.store
-
-    async def _events(
-        self, response_id: str, owner: str, after: int
-    ) -> AsyncGenerator[bytes, None]:
-        live = self.runs.find(response_id, owner)
-        if live is not None and live.feed.frames:
-            return live.feed.read(after)
-        return await _replay(self._store, response_id, owner, after)
 
 
 def stored_body(record: ResponseRecord) -> Json:
@@ -145,31 +204,6 @@ async def _with_done(frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[byte
         yield DONE
     finally:
         await frames.aclose()
-
-
-async def _replay(
-    store: Store, response_id: str, owner: str, after: int
-) -> AsyncGenerator[bytes, None]:
-    """The logged stream of a response, read in portions.
-
-    Raises:
-        NotFound: there is no such response.
-        InvalidRequest: it was not streamed, or has no event of that number.
-    """
-    first = await store.journal.events(response_id, owner, after=-1, limit=1)
-    if not first:
-        raise InvalidRequest(
-            "This response was not created with stream or background, so it has no events.",
-            param="stream",
-        )
-
-    async def frames() -> AsyncGenerator[bytes, None]:
-        position = after
-        while batch := await store.journal.events(response_id, owner, after=position):
-            position = batch[-1][0]
-            yield b"".join(frame for _, frame in batch)
-
-    return frames()
 
 
 async def _whole(live: Live, request: Request) -> JSONResponse:

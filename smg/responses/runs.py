@@ -1,63 +1,121 @@
-"""The responses worked on in this process: each is a task of its own, whoever listens.
-
-The order of things that must not change: a finished response is stored first, and only then does
-any client hear of it.
-"""
+"""The responses worked on in this process: each is a task of its own, whoever listens."""
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from smg.agent.loop import AgentLoop, Progress
-from smg.agent.run import Tools, run_turn
-from smg.errors import GatewayError, NotFound, StorageError
-from smg.events import Event, Outcome, TurnFinished, Usage
+from smg.agent.run import Crew, Journal, NoJournal, Tools, run_turn
+from smg.errors import Conflict, GatewayError, NotFound
+from smg.events import Usage
 from smg.responses.adorn import Adornment
+from smg.responses.event_log import EventLog
 from smg.responses.intake import Order
 from smg.responses.live import Live
-from smg.responses.record import begun, finished
-from smg.responses.render import Renderer, final_body
+from smg.responses.outlet import Fenced, Outlet, StepJournal, Ways
+from smg.responses.record import begun
+from smg.responses.render import Place
+from smg.responses.saved_order import order_to_json
 from smg.seal import Seal
 from smg.storage.base import Store
-from smg.storage.records import EventBatch, Lease
-from smg.turn import NewId, Now
+from smg.storage.records import Lease, Step
+from smg.turn import NewId, Now, ServerTool
 
 log = logging.getLogger(__name__)
 
 LOCK_MARGIN_SECONDS = 60.0
 """How much longer than its turn a conversation stays reserved, should the process die."""
+RENEWALS = 3
+"""How often a lease is renewed before it would run out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Durability:
+    """How hard a response holds on to life."""
+
+    lease_seconds: float = 15.0
+    """After this time without a sign of life another process may take a response over."""
+    on_disconnect: Literal["continue", "cancel"] = "continue"
+    """What a stored response does when its client goes away."""
+    on_restart: Literal["fail", "continue"] = "fail"
+    """What becomes of a foreground response whose process died; background ones go on."""
+    on_unknown_outcome: Literal["error", "ask"] = "error"
+    """What a call becomes that may or may not have run when its process died."""
+    max_attempts: int = 3
+    """How many processes may die over one response before it is given up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """Where an earlier process left a turn."""
+
+    progress: Progress
+    place: Place
+    next_step: int
+    prelude: Callable[[AgentLoop, Outlet], Awaitable[None]]
+    """What is to be published before the turn goes on."""
 
 
 class Runs:
     """Starts, finds and stops responses."""
 
-    def __init__(self, store: Store, tools: Tools, seal: Seal, new_id: NewId, now: Now) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        tools: Tools,
+        seal: Seal,
+        new_id: NewId,
+        now: Now,
+        durability: Durability | None = None,
+    ) -> None:
+        self.durability = durability or Durability()
+        self.holder = new_id("gw")
         self._store = store
-        self._seal = seal
         self._tools = tools
+        self._seal = seal
         self._new_id = new_id
-        self._now = now
         self._live: dict[str, Live] = {}
-        self._holder = new_id("gw")
+        self._events = EventLog(store.journal)
+        self._ways = Ways(store=store, events=self._events, now=now)
+        self._heart: asyncio.Task[None] | None = None
+        self._handing_over = False
 
-    async def start(self, order: Order) -> Live:
-        """Begin to work on an order.
+    async def start(self, order: Order, *, may_be_repeated: bool = False) -> Live:
+        """Begin to work on an order; `may_be_repeated`: its client may ask for it again.
 
         Raises:
             Conflict: another turn holds the conversation.
         """
-        adornment = Adornment(self._seal, order.turn.owner, seals_reasoning=order.seals_reasoning)
-        lease = await self._reserve(order, adornment)
-        live = Live(order)
-        self._live[order.turn.id] = live
-        run = _Run(live, self._store, lease, adornment, self._now)
-        live.task = asyncio.create_task(self._work(run), name=order.turn.id)
-        live.task.add_done_callback(lambda _: self._ended(live))
+        turn = order.turn
+        adornment = self._adornment(order)
+        if order.conversation_id is not None:
+            ttl = turn.limits.wall_seconds + LOCK_MARGIN_SECONDS
+            await self._store.conversations.lock(order.conversation_id, turn.owner, turn.id, ttl)
+        lease = None
+        if _is_durable(order) or (order.stored and may_be_repeated):
+            lease = await self._store.responses.begin_claimed(
+                begun(order, adornment.items(turn.input)),
+                self.holder,
+                self.durability.lease_seconds,
+                Step(number=0, kind="order", state=order_to_json(order)),
+            )
+        outlives = order.stored and self.durability.on_disconnect == "continue"
+        live = Live(order, outlives_client=outlives or order.background)
+        outlet = Outlet(live, self._ways, adornment, lease)
+        outlet.open()
+        progress = Progress(usage=order.spent or Usage())
+        self._begin(live, outlet, AgentLoop(turn, self._new_id, progress), None)
         return live
 
-    def _ended(self, live: Live) -> None:
-        self._live.pop(live.order.turn.id, None)
-        live.feed.close()  # Also when the task was cancelled before it began.
+    def resume(self, order: Order, lease: Lease, restart: Restart) -> Live:
+        """Go on with a turn whose process died."""
+        live = Live(order, outlives_client=True, first_frame=restart.place.number)
+        outlet = Outlet(live, self._ways, self._adornment(order), lease, restart.place)
+        self._begin(live, outlet, AgentLoop(order.turn, self._new_id, restart.progress), restart)
+        return live
 
     def find(self, response_id: str, owner: str) -> Live | None:
         """The running response of this id, if it is this owner's."""
@@ -77,115 +135,114 @@ class Runs:
         await live.feed.wait()
 
     async def close(self, grace_seconds: float) -> None:
-        """Give running responses time to end, then stop them."""
+        """Give running responses time to end; background ones are left to another process."""
         tasks = [live.task for live in self._live.values() if live.task is not None]
-        if not tasks:
-            return
-        _, late = await asyncio.wait(tasks, timeout=grace_seconds)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=grace_seconds)
+            self._handing_over = True
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+        if self._heart is not None:
+            self._heart.cancel()
+            await asyncio.gather(self._heart, return_exceptions=True)
+        await self._events.close()
 
-    async def _reserve(self, order: Order, adornment: Adornment) -> Lease | None:
-        turn = order.turn
-        ttl = turn.limits.wall_seconds + LOCK_MARGIN_SECONDS
-        if order.conversation_id is not None:
-            await self._store.conversations.lock(order.conversation_id, turn.owner, turn.id, ttl)
-        if not order.background:
-            return None
-        record = begun(order, adornment.items(turn.input))
-        return await self._store.responses.begin_claimed(record, self._holder, ttl)
+    def _adornment(self, order: Order) -> Adornment:
+        return Adornment(self._seal, order.turn.owner, seals_reasoning=order.seals_reasoning)
 
-    async def _work(self, run: "_Run") -> None:
-        order = run.order
-        loop = AgentLoop(order.turn, self._new_id, Progress(usage=order.spent or Usage()))
-        try:
-            await run.publish(loop.begin())
-            await run_turn(
-                loop, order.turn, order.model, self._tools, run.publish, first=order.first
-            )
-        except asyncio.CancelledError:
-            await asyncio.shield(run.publish(loop.cancel()))
-        except Exception:  # The edge of a turn: a bug must not leave readers waiting.
-            log.exception("Response %s failed by a mistake of the gateway", order.turn.id)
-            await run.publish(
-                loop.fail(GatewayError("The gateway made a mistake; it has been logged."))
-            )
-        finally:
-            await self._release(order)
+    def _begin(self, live: Live, outlet: Outlet, loop: AgentLoop, restart: Restart | None) -> None:
+        response_id = live.order.turn.id
+        live.lease = outlet.lease
+        self._live[response_id] = live
+        live.task = asyncio.create_task(self._work(live, outlet, loop, restart), name=response_id)
+        live.task.add_done_callback(lambda _: self._ended(live))
+        if live.lease is not None and self._heart is None:
+            self._heart = asyncio.create_task(self._beat(), name="lease-renewal")
 
-    async def _release(self, order: Order) -> None:
-        if order.conversation_id is not None:
-            conversations = self._store.conversations
-            await conversations.unlock(order.conversation_id, order.turn.owner, order.turn.id)
+    def _ended(self, live: Live) -> None:
+        self._live.pop(live.order.turn.id, None)
+        live.feed.close()  # Also when the task was cancelled before it began.
 
-
-class _Run:
-    """One turn's way out: frames for readers, rows for the store, in the right order."""
-
-    def __init__(
-        self,
-        live: Live,
-        store: Store,
-        lease: Lease | None,
-        adornment: Adornment,
-        now: Now,
+    async def _work(
+        self, live: Live, outlet: Outlet, loop: AgentLoop, restart: Restart | None
     ) -> None:
         order = live.order
-        self.order = order
-        self.live = live
-        self._adornment = adornment
-        self._store = store
-        self._lease = lease
-        self._now = now
-        self._renderer: Renderer | None = None
-        if order.streamed or order.background:
-            self._renderer = Renderer(order.head, now)
-            live.feed.push(self._renderer.opening(queued=order.background))
+        try:
+            await self._run(live, outlet, loop, restart)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._stopped(live, outlet, loop))
+        except Fenced:
+            log.warning("Response %s ended elsewhere; this process lets it go", order.turn.id)
+        finally:
+            if order.conversation_id is not None:
+                await self._store.conversations.unlock(
+                    order.conversation_id, order.turn.owner, order.turn.id
+                )
 
-    async def publish(self, events: Sequence[Event]) -> None:
-        """Show events to readers; the last one only when it is stored."""
-        if not events:
-            return
-        events = self._adornment.adorned(events)
-        last = events[-1]
-        if not isinstance(last, TurnFinished):
-            self.live.feed.push(self._frames(events))
-            return
-        frames = self._frames(events[:-1])
-        self.live.feed.push(frames)
-        await self._end(last)
+    async def _run(
+        self, live: Live, outlet: Outlet, loop: AgentLoop, restart: Restart | None
+    ) -> None:
+        order = live.order
+        journal: Journal = NoJournal()
+        if outlet.lease is not None:
+            next_step = restart.next_step if restart else 1
+            journal = StepJournal(self._store.journal, outlet.lease, next_step)
+        tools = order.tools or self._tools
+        try:
+            if restart is not None:
+                await restart.prelude(loop, outlet)
+            else:
+                await outlet.publish(loop.begin())
+            crew = Crew(order.model, tools, outlet.publish, journal)
+            await run_turn(loop, order.turn, crew, first=order.first)
+        except Fenced:
+            raise
+        except GatewayError as error:
+            await outlet.publish(loop.fail(error))
+        except Exception:  # The edge of a turn: a bug must not leave readers waiting.
+            log.exception("Response %s failed by a mistake of the gateway", order.turn.id)
+            told = GatewayError("The gateway made a mistake; it has been logged.")
+            await outlet.publish(loop.fail(told))
 
-    def _frames(self, events: Sequence[Event]) -> list[bytes]:
-        if self._renderer is None:
-            return []
-        return [frame for event in events for frame in self._renderer.render(event)]
+    async def _stopped(self, live: Live, outlet: Outlet, loop: AgentLoop) -> None:
+        """What a cancelled task leaves behind: a cancelled response, or one to be taken over."""
+        if not self._handing_over:
+            await self._publish_last(outlet, loop.cancel())
+        elif live.lease is not None and live.order.background:
+            await self._store.journal.release(live.lease)
+        else:
+            error = GatewayError("The gateway was shut down.", code="gateway_restarted")
+            await self._publish_last(outlet, loop.fail(error))
 
-    async def _end(self, event: TurnFinished) -> None:
-        body = final_body(self.order.head, event, self._now())
-        last = self._frames([event])
-        if self.order.stored:
-            try:
-                await self._save(event, body, last)
-            except StorageError as error:
-                log.exception("Response %s was not saved", self.order.turn.id)
-                event = _unsaved(event, error)
-                body = final_body(self.order.head, event, self._now())
-                last = self._frames([event])
-        self.live.end(event, body)
-        self.live.feed.push(last)
+    async def _publish_last(self, outlet: Outlet, events: Any) -> None:
+        try:
+            await outlet.publish(events)
+        except (Fenced, GatewayError) as error:
+            log.warning("The end of a response was not stored: %s", error)
 
-    async def _save(self, event: TurnFinished, body: dict[str, object], last: list[bytes]) -> None:
-        frames = [*self.live.feed.frames, *last]
-        await self._store.responses.save(
-            finished(self.order, self._adornment.items(self.order.turn.input), event, body),
-            lease=self._lease,
-            events=EventBatch(0, frames) if frames else None,
-        )
+    async def _beat(self) -> None:
+        """Renew the leases of running responses; stop those that were cancelled or lost."""
+        seconds = self.durability.lease_seconds
+        while True:
+            await asyncio.sleep(seconds / RENEWALS)
+            for live in list(self._live.values()):
+                if live.lease is not None:
+                    await self._renew(live, live.lease)
+
+    async def _renew(self, live: Live, lease: Lease) -> None:
+        try:
+            if await self._store.journal.renew(lease, self.durability.lease_seconds):
+                live.cancel()
+        except Conflict:
+            # Ended in this very moment, or taken over: its own next write will tell.
+            log.debug("The lease of %s is gone", lease.response_id)
+        except GatewayError as error:
+            log.warning("The lease of %s was not renewed: %s", lease.response_id, error)
 
 
-def _unsaved(event: TurnFinished, error: StorageError) -> TurnFinished:
-    """The truth about a turn whose end could not be stored; what was said is kept in it."""
-    told = StorageError(f"The response was not saved: {error.message}")
-    return TurnFinished(Outcome.FAILED, event.items, event.usage, error=told)
+def _is_durable(order: Order) -> bool:
+    """Whether a response must be known before its end: somebody could ask for it again."""
+    calls_tools = any(isinstance(offer.tool, ServerTool) for offer in order.turn.tools.offers)
+    return order.stored and (order.background or order.streamed or calls_tools)

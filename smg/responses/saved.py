@@ -102,7 +102,7 @@ def turn_from_json(fields: Mapping[str, Any], history: Sequence[Item]) -> Turn:
                 **sampling,
                 "stop": tuple(sampling["stop"]),
                 "stop_token_ids": tuple(sampling["stop_token_ids"]),
-                "logit_bias": {token: bias for token, bias in sampling["logit_bias"]},
+                "logit_bias": dict(sampling["logit_bias"]),
             }
         ),
         limits=Limits(**fields["limits"]),

@@ -4,18 +4,18 @@ import hashlib
 import hmac
 from collections.abc import Callable, Sequence
 
-from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from smg.errors import Unauthorized
 
-OwnerOf = Callable[[Request], str]
+OwnerOf = Callable[[HTTPConnection], str]
 
 
 def owner_check(keys: Sequence[str]) -> OwnerOf:
     """A check for these API keys; each is an owner of its own. No keys: everybody is one."""
     digests = [hashlib.sha256(key.encode()).digest() for key in keys]
 
-    def owner_of(request: Request) -> str:
+    def owner_of(request: HTTPConnection) -> str:
         if not digests:
             return ""
         scheme, _, given = request.headers.get("authorization", "").partition(" ")

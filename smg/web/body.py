@@ -7,6 +7,7 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
 from smg.errors import InvalidRequest, PayloadTooLarge
+from smg.web.compression import Expansion
 from smg.web.errors import invalid_request
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -22,7 +23,15 @@ async def read_body(request: Request, schema: type[Body], max_bytes: int) -> Bod
         PayloadTooLarge: the body is larger than this gateway takes.
         InvalidRequest: it is no JSON object, or a field is wrong.
     """
-    fields = parse_object(await read_bytes(request, max_bytes))
+    return validated(parse_object(await read_bytes(request, max_bytes)), schema)
+
+
+def validated(fields: dict[str, Any], schema: type[Body]) -> Body:
+    """A JSON object as its schema.
+
+    Raises:
+        InvalidRequest: a field is wrong; the error names it.
+    """
     try:
         return schema.model_validate(fields)
     except ValidationError as error:
@@ -30,17 +39,28 @@ async def read_body(request: Request, schema: type[Body], max_bytes: int) -> Bod
 
 
 async def read_bytes(request: Request, max_bytes: int) -> bytes:
-    """The raw body, refused as soon as it is known to be too large."""
+    """The body, decompressed; refused as soon as it is known to be too large.
+
+    Raises:
+        PayloadTooLarge: it is larger than this gateway takes, as sent or when decompressed.
+        UnsupportedMedia: it is encoded in a way that is not known here.
+        InvalidRequest: it is not encoded as it says.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
+    encoding = ",".join(request.headers.getlist("content-encoding"))
+    plain = encoding.strip().lower() in ("", "identity")
+    expansion = None if plain else Expansion(encoding, max_bytes)
     pieces: list[bytes] = []
     size = 0
     async for piece in request.stream():
         size += len(piece)
         if size > max_bytes:
             raise _too_large(max_bytes)
-        pieces.append(piece)
+        pieces.append(piece if expansion is None else expansion.feed(piece))
+    if expansion is not None:
+        expansion.finish()
     return b"".join(pieces)
 
 

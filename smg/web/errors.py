@@ -31,7 +31,10 @@ _CODES = {
 
 def invalid_request(error: ValidationError) -> InvalidRequest:
     """The first thing wrong with a body, by the path of its field."""
-    mistake = error.errors(include_url=False)[0]
+    mistakes = error.errors(include_url=False)
+    field = mistakes[0]["loc"][:1]
+    # A union tells the mistakes of all its members: the one that got furthest was meant.
+    mistake = max((m for m in mistakes if m["loc"][:1] == field), key=lambda m: _depth(m["loc"]))
     param = _param(mistake["loc"])
     kind = mistake["type"]
     if kind == "missing":
@@ -50,16 +53,27 @@ def _is_decimal(mistake: ErrorDetails) -> bool:
 
 
 def _param(location: tuple[int | str, ...]) -> str:
-    """A pydantic location as clients write it: `input[2].role`. Union members are not shown."""
+    """A pydantic location as clients write it: `input[2].role`."""
     path = ""
-    for part in location:
+    for part in _steps(location):
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part[:1].isupper() or "[" in part or part in _UNION_MEMBERS:
-            continue
         else:
             path += f".{part}" if path else part
     return path
+
+
+def _depth(location: tuple[int | str, ...]) -> int:
+    return len(_steps(location))
+
+
+def _steps(location: tuple[int | str, ...]) -> list[int | str]:
+    """A location without the names of union members, which clients do not know."""
+    return [part for part in location if isinstance(part, int) or not _is_member(part)]
+
+
+def _is_member(part: str) -> bool:
+    return part[:1].isupper() or "[" in part or part in _UNION_MEMBERS
 
 
 _UNION_MEMBERS = frozenset({"str", "int", "float", "bool", "constrained-str", "list", "dict"})

@@ -7,18 +7,28 @@ gets them joined into one write; what waits is bounded by the length of the stre
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 
 
 class Feed:
     """A growing list of frames that can be followed."""
 
-    def __init__(self, abandoned: Callable[[], object]) -> None:
-        """`abandoned` is called when the last reader leaves before the end."""
+    def __init__(self, abandoned: Callable[[], object], first: int = 0) -> None:
+        """`abandoned` is called when the last reader leaves before the end.
+
+        `first` is the sequence number of the first frame: earlier ones are elsewhere.
+        """
         self._abandoned = abandoned
+        self._first = first
         self._frames: list[bytes] = []
         self._readers = 0
         self._closed = False
         self._changed = asyncio.Event()
+
+    @property
+    def first(self) -> int:
+        """The sequence number of the first frame here."""
+        return self._first
 
     @property
     def frames(self) -> Sequence[bytes]:
@@ -46,15 +56,21 @@ class Feed:
             self._leave()
 
     async def read(self, after: int = -1) -> AsyncGenerator[bytes, None]:
+        """What `follow` gives, each batch as one piece."""
+        async with aclosing(self.follow(after)) as batches:
+            async for batch in batches:
+                yield b"".join(batch)
+
+    async def follow(self, after: int = -1) -> AsyncGenerator[Sequence[bytes], None]:
         """The frames with a sequence number above `after`, as they come, until the end."""
         self._readers += 1
-        position = after + 1
+        position = max(0, after + 1 - self._first)
         try:
             while True:
                 if position < len(self._frames):
                     waiting = self._frames[position:]
                     position += len(waiting)
-                    yield b"".join(waiting)
+                    yield waiting
                 elif self._closed:
                     return
                 else:

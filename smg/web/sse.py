@@ -7,6 +7,7 @@ from sse_starlette.sse import EventSourceResponse
 
 PING_SECONDS = 15
 DONE = b"data: [DONE]\n\n"
+_DATA, _END = b"data: ", b"\n\n"
 
 
 def event_stream(frames: AsyncIterator[bytes]) -> EventSourceResponse:
@@ -16,6 +17,11 @@ def event_stream(frames: AsyncIterator[bytes]) -> EventSourceResponse:
     event that arrives in two pieces.
     """
     return EventSourceResponse(frames, ping=PING_SECONDS, sep="\n", ping_message_factory=_ping)
+
+
+def payload(frame: bytes) -> str:
+    """The JSON of a frame, for a transport that needs no dressing."""
+    return frame[frame.index(_DATA) + len(_DATA) : -len(_END)].decode()
 
 
 def _ping() -> ServerSentEvent:

@@ -48,6 +48,14 @@ async def tools_over_http() -> AsyncGenerator[str, None]:
         await process.wait()
 
 
+async def input_closed() -> None:
+    """Wait for the end of standard input, without a thread that the end would wait for."""
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+    await reader.read()
+
+
 async def run() -> None:
     """Serve until standard input is closed."""
     async with AsyncExitStack() as stack:
@@ -72,7 +80,7 @@ async def run() -> None:
             sys.stdout.flush()
 
         serving = asyncio.create_task(serve(settings, announce))
-        closed = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
+        closed = asyncio.create_task(input_closed())
         await asyncio.wait({serving, closed}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             serving.result()  # It ended by itself: with what went wrong.

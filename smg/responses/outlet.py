@@ -1,0 +1,189 @@
+"""One turn's way out: frames to readers, rows to the store, in the order that must not change.
+
+Nothing of a durable stream is shown that is not stored, and a finished response is stored before
+anybody hears of its end.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from smg.agent.loop import Action, CallTools, Progress
+from smg.errors import Conflict, StorageError
+from smg.events import Event, Outcome, TurnFinished
+from smg.item_json import to_json
+from smg.items import Item
+from smg.responses.adorn import Adornment
+from smg.responses.body import Json
+from smg.responses.event_log import EventLog, LoggedStream
+from smg.responses.live import Live
+from smg.responses.record import finished
+from smg.responses.render import Place, Renderer, final_body
+from smg.responses.saved import progress_to_json
+from smg.storage.base import JournalStore, Store
+from smg.storage.records import EventBatch, Lease, Step
+from smg.turn import Now
+
+log = logging.getLogger(__name__)
+
+
+class Fenced(Exception):
+    """Raised when the response is not ours to write any more: it ended, or moved, elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """What all outlets share."""
+
+    store: Store
+    events: EventLog
+    now: Now
+
+
+class Outlet:
+    """Where one turn publishes."""
+
+    def __init__(
+        self,
+        live: Live,
+        ways: Ways,
+        adornment: Adornment,
+        lease: Lease | None,
+        place: Place | None = None,
+    ) -> None:
+        order = live.order
+        self._live = live
+        self._ways = ways
+        self._adornment = adornment
+        self._lease = lease
+        self._renderer: Renderer | None = None
+        self._stream: LoggedStream | None = None
+        if order.streamed or order.background:
+            self._renderer = Renderer(order.head, ways.now, place)
+        if self._renderer is not None and lease is not None:
+            number = place.number if place else 0
+            self._stream = LoggedStream(lease, live.feed, number)
+
+    @property
+    def lease(self) -> Lease | None:
+        """The right to write the response, when it has one."""
+        return self._lease
+
+    def open(self) -> None:
+        """Say that the response begins."""
+        if self._renderer is not None:
+            self._show(self._renderer.opening(queued=self._live.order.background))
+
+    def close_superseded(self, items: Sequence[tuple[int, Item]]) -> None:
+        """End items that an earlier process began and nobody will finish: (place, item)."""
+        if self._renderer is not None:
+            for place, item in items:
+                self._show(self._renderer.close_at(place, item))
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        """Show events to readers; the last one only when it is stored.
+
+        Raises:
+            Fenced: the response is not ours any more.
+            StorageError: what was said before could not be stored.
+        """
+        if not events:
+            return
+        self._check()
+        events = self._adornment.adorned(events)
+        last = events[-1]
+        if not isinstance(last, TurnFinished):
+            self._show(self._frames(events))
+            return
+        self._show(self._frames(events[:-1]))
+        await self._end(last)
+
+    def _check(self) -> None:
+        if self._stream is not None and self._stream.lost:
+            raise Fenced(self._live.order.turn.id)
+        if self._stream is not None and self._stream.error is not None:
+            error, self._stream.error = self._stream.error, None
+            raise error
+
+    def _show(self, frames: Sequence[bytes]) -> None:
+        if self._stream is not None:
+            self._ways.events.add(self._stream, frames)
+        else:
+            self._live.feed.push(frames)
+
+    def _frames(self, events: Sequence[Event]) -> list[bytes]:
+        if self._renderer is None:
+            return []
+        return [frame for event in events for frame in self._renderer.render(event)]
+
+    async def _end(self, event: TurnFinished) -> None:
+        body = final_body(self._live.order.head, event, self._ways.now())
+        frames = await self._unwritten()
+        rest = [*frames, *self._frames([event])]
+        if self._live.order.stored:
+            try:
+                await self._save(event, body, rest)
+            except Conflict as error:
+                raise Fenced(error.message) from error
+            except StorageError as error:
+                log.exception("Response %s was not saved", self._live.order.turn.id)
+                event = _unsaved(event, error)
+                body = final_body(self._live.order.head, event, self._ways.now())
+                rest = [*frames, *self._frames([event])]
+        self._live.end(event, body)
+        self._live.feed.push(rest)
+
+    async def _unwritten(self) -> list[bytes]:
+        """The frames that still wait for the log: they go with the end."""
+        if self._stream is None:
+            return []
+        await self._ways.events.settled(self._stream)
+        waiting, self._stream.waiting = self._stream.waiting, []
+        return waiting
+
+    async def _save(self, event: TurnFinished, body: Json, rest: Sequence[bytes]) -> None:
+        order = self._live.order
+        first = self._stream.next_sequence if self._stream else 0
+        frames = rest if self._stream else [*self._live.feed.frames, *rest]
+        given = self._adornment.items(order.turn.input)
+        await self._ways.store.responses.save(
+            finished(order, given, event, body),
+            lease=self._lease,
+            events=EventBatch(first, frames) if frames else None,
+        )
+
+
+def _unsaved(event: TurnFinished, error: StorageError) -> TurnFinished:
+    """The truth about a turn whose end could not be stored; what was said is kept in it."""
+    told = StorageError(f"The response was not saved: {error.message}")
+    return TurnFinished(Outcome.FAILED, event.items, event.usage, error=told)
+
+
+class StepJournal:
+    """The journal of one turn: what is about to happen is stored before it does."""
+
+    def __init__(self, journal: JournalStore, lease: Lease, next_step: int) -> None:
+        self._journal = journal
+        self._lease = lease
+        self._next = next_step
+
+    async def before(self, action: Action, progress: Progress) -> None:
+        """Store the state with the calls that are about to be made.
+
+        A generation changes nothing outside, so it needs no entry: what it starts from is the
+        last one and the results since.
+        """
+        if isinstance(action, CallTools):
+            await self._append("calls", progress_to_json(progress))
+
+    async def answered(self, call: Item) -> None:
+        """Store a call's result."""
+        await self._append("result", to_json(call))
+
+    async def _append(self, kind: str, state: Json) -> None:
+        step = Step(number=self._next, kind=kind, state=state)
+        self._next += 1
+        try:
+            await self._journal.append_step(self._lease, step)
+        except Conflict as error:
+            raise Fenced(error.message) from error

@@ -1,0 +1,222 @@
+"""Responses whose process died: taken over, gone on with, or ended with the truth.
+
+A call that was about to run and has no result is never silently run again: nobody knows whether
+it ran. Only tools that the operator declared idempotent are.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from smg.agent.loop import AgentLoop, Progress
+from smg.errors import Conflict, GatewayError
+from smg.events import Event, Outcome, TurnFinished, Usage
+from smg.items import HostedCall, Item, McpCall, Status, ToolError
+from smg.responses.body import Head
+from smg.responses.intake import Kitchen, Order
+from smg.responses.outlet import Outlet
+from smg.responses.render import Place, Renderer, final_body
+from smg.responses.replayed import Replayed, replayed
+from smg.responses.runs import Restart, Runs
+from smg.responses.saved import items_from_json, progress_from_json, with_results
+from smg.responses.saved_order import order_from_json
+from smg.storage.records import EventBatch, Lease, Step, UnfinishedResponse
+from smg.turn import ToolResult
+
+log = logging.getLogger(__name__)
+
+IsIdempotent = Callable[[str, str], bool]  # Server label and tool name.
+
+RESTARTED = "gateway_restarted"
+GIVEN_UP = "recovery_limit"
+
+
+class Recovery:
+    """Looks for orphaned responses, at start and ever after."""
+
+    def __init__(self, runs: Runs, kitchen: Kitchen, is_idempotent: IsIdempotent) -> None:
+        self._runs = runs
+        self._kitchen = kitchen
+        self._is_idempotent = is_idempotent
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take over what is orphaned now, and go on looking in the background."""
+        await self.sweep()
+        self._watch = asyncio.create_task(self._watching(), name="recovery")
+
+    async def close(self) -> None:
+        """Stop looking."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watch
+
+    async def sweep(self) -> int:
+        """Take over every orphaned response; how many there were."""
+        found = await self._kitchen.store.journal.unfinished()
+        for orphan in found:
+            await self._take_over(orphan)
+        return len(found)
+
+    async def _watching(self) -> None:
+        while True:
+            await asyncio.sleep(self._runs.durability.lease_seconds)
+            try:
+                await self.sweep()
+            except GatewayError as error:
+                log.warning("Looking for orphaned responses failed: %s", error)
+
+    async def _take_over(self, orphan: UnfinishedResponse) -> None:
+        seconds = self._runs.durability.lease_seconds
+        journal = self._kitchen.store.journal
+        lease = await journal.claim(orphan.id, orphan.owner, self._runs.holder, seconds)
+        if lease is None:
+            return  # Somebody else was quicker.
+        try:
+            await self._decide(orphan, lease)
+        except GatewayError as error:
+            log.exception("Response %s could not be taken up again", orphan.id)
+            await self._end(lease, Outcome.FAILED, GatewayError(error.message, code=RESTARTED))
+
+    async def _decide(self, orphan: UnfinishedResponse, lease: Lease) -> None:
+        durability = self._runs.durability
+        if orphan.cancel_requested:
+            await self._end(lease, Outcome.CANCELLED, None)
+        elif lease.attempt > durability.max_attempts:
+            message = f"The gateway died {durability.max_attempts} times over this response."
+            await self._end(lease, Outcome.FAILED, GatewayError(message, code=GIVEN_UP))
+        elif orphan.background or durability.on_restart == "continue":
+            await self._resume(lease)
+        else:
+            message = "The gateway was restarted while it worked on this response."
+            await self._end(lease, Outcome.FAILED, GatewayError(message, code=RESTARTED))
+
+    async def _resume(self, lease: Lease) -> None:
+        steps = await self._kitchen.store.journal.steps(lease.response_id, lease.owner)
+        if not steps:
+            raise GatewayError("It was accepted, but what was asked was not written down.")
+        order = await order_from_json(steps[0].state, self._kitchen, lease.owner)
+        if steps[0].state["own_servers"]:
+            raise GatewayError("It used tool servers whose credentials are not kept.")
+        seen = await self._replayed(lease)
+        progress = _progress(order, steps, seen)
+        if seen.next_number == 0:
+            progress = replace(progress, items=progress.items if len(steps) > 1 else ())
+        restart = Restart(
+            progress=progress,
+            place=_place(progress, seen),
+            next_step=steps[-1].number + 1,
+            prelude=self._prelude(steps, seen),
+        )
+        log.info("Response %s goes on from step %d", lease.response_id, steps[-1].number)
+        self._runs.resume(order, lease, restart)
+
+    async def _replayed(self, lease: Lease) -> Replayed:
+        frames: list[bytes] = []
+        journal = self._kitchen.store.journal
+        while batch := await journal.events(lease.response_id, lease.owner, after=len(frames) - 1):
+            frames += (frame for _, frame in batch)
+        return replayed(frames)
+
+    def _prelude(
+        self, steps: Sequence[Step], seen: Replayed
+    ) -> Callable[[AgentLoop, Outlet], Awaitable[None]]:
+        """What is published first: what was cut short is closed, lost calls get their results."""
+
+        async def publish(loop: AgentLoop, outlet: Outlet) -> None:
+            if seen.next_number == 0:
+                outlet.open()
+            known = {item.id for item in loop.output}
+            outlet.close_superseded([(n, i) for n, i in seen.open_items if i.id not in known])
+            if len(steps) == 1:
+                await outlet.publish(loop.begin())
+            for call in [item for item in loop.output if _is_pending(item)]:
+                assert isinstance(call, McpCall | HostedCall)
+                if not self._is_idempotent(call.server_label, call.name):
+                    await self._settle(loop, outlet, call)
+
+        return publish
+
+    async def _settle(self, loop: AgentLoop, outlet: Outlet, call: McpCall | HostedCall) -> None:
+        message = (
+            "The gateway was restarted while this tool was called: nobody knows whether it ran. "
+            "Do not assume either."
+        )
+        result = ToolResult(error=ToolError(kind="mcp_protocol_error", message=message))
+        events: list[Event] = []
+        if self._runs.durability.on_unknown_outcome == "ask" and isinstance(call, McpCall):
+            events = loop.ask_again(call.id, self._kitchen.new_id("mcpr"), result)
+        else:
+            events = loop.tool_finished(call.id, result)
+        await outlet.publish(events)
+
+    async def _end(self, lease: Lease, outcome: Outcome, error: GatewayError | None) -> None:
+        """Store the end of a response that nobody goes on with; its stream says so too."""
+        store = self._kitchen.store
+        record = await store.responses.get(lease.response_id, lease.owner)
+        steps = await store.journal.steps(lease.response_id, lease.owner)
+        head = Head(steps[0].state["head"] if steps else record.body)
+        progress = _written(steps)
+        items = tuple(_cut(item) for item in progress.items)
+        event = TurnFinished(outcome, items, progress.usage, error=error)
+        body = final_body(head, event, self._kitchen.now())
+        seen = await self._replayed(lease)
+        frames: list[bytes] = []
+        if seen.next_number:
+            renderer = Renderer(head, self._kitchen.now, Place(number=seen.next_number))
+            frames = renderer.render(event)
+        try:
+            await store.responses.save(
+                replace(
+                    record,
+                    status=body["status"],
+                    body={key: value for key, value in body.items() if key != "output"},
+                    output=items,
+                ),
+                lease=lease,
+                events=EventBatch(seen.next_number, frames) if frames else None,
+            )
+        except Conflict as conflict:
+            log.warning("Response %s ended elsewhere: %s", lease.response_id, conflict)
+
+
+def _written(steps: Sequence[Step]) -> Progress:
+    """The state that the journal tells of: the last entry of calls, and the results since."""
+    at = max((n for n, step in enumerate(steps) if step.kind == "calls"), default=None)
+    if at is None:
+        return Progress()
+    results = items_from_json([step.state for step in steps[at + 1 :] if step.kind == "result"])
+    return with_results(progress_from_json(steps[at].state), results)
+
+
+def _progress(order: Order, steps: Sequence[Step], seen: Replayed) -> Progress:
+    if len(steps) > 1:
+        return _written(steps)
+    # Nothing was called yet: from the beginning, less what the stream has shown to the end.
+    shown = tuple(item for item in order.turn.opening if item.id in seen.done)
+    return Progress(items=shown, usage=order.spent or Usage())
+
+
+def _place(progress: Progress, seen: Replayed) -> Place:
+    """Where the stream goes on: items keep their places, new ones come after all that was shown."""
+    indexes = {
+        n: seen.indexes[item.id] for n, item in enumerate(progress.items) if item.id in seen.indexes
+    }
+    return Place(
+        number=seen.next_number,
+        indexes=indexes,
+        shift=max(0, seen.items - len(progress.items)),
+    )
+
+
+def _is_pending(item: Item) -> bool:
+    return isinstance(item, McpCall | HostedCall) and item.status is Status.IN_PROGRESS
+
+
+def _cut(item: Item) -> Item:
+    if isinstance(item, McpCall | HostedCall) and item.status is Status.IN_PROGRESS:
+        return replace(item, status=Status.INCOMPLETE)
+    return item

@@ -1,0 +1,80 @@
+"""What a logged stream has shown so far, read off its frames."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from smg.item_json import from_json
+from smg.items import (
+    CustomToolCall,
+    FunctionCall,
+    HostedCall,
+    Item,
+    McpCall,
+    Message,
+    Reasoning,
+    Status,
+    TextPart,
+)
+
+
+@dataclass(slots=True)
+class Replayed:
+    """The state of a stream's readers."""
+
+    next_number: int = 0
+    items: int = 0
+    """How many items were shown, superseded ones included."""
+    indexes: dict[str, int] = field(default_factory=dict)
+    """Item ids to their places."""
+    done: set[str] = field(default_factory=set)
+    """Items that were shown to the end."""
+    open_items: list[tuple[int, Item]] = field(default_factory=list)
+    """Items that were begun and not ended, with what was shown of them."""
+
+
+def replayed(frames: Sequence[bytes]) -> Replayed:
+    """Read the frames of one response's stream, from its first."""
+    seen = Replayed(next_number=len(frames))
+    texts: dict[int, list[str]] = {}
+    begun: dict[int, dict[str, Any]] = {}
+    for frame in frames:
+        event = payload(frame)
+        match event["type"]:
+            case "response.output_item.added":
+                index = event["output_index"]
+                begun[index] = event["item"]
+                texts[index] = []
+                seen.indexes[event["item"]["id"]] = index
+                seen.items = max(seen.items, index + 1)
+            case "response.output_item.done":
+                begun.pop(event["output_index"], None)
+                seen.done.add(event["item"]["id"])
+            case kind if kind.endswith(".delta") and "output_index" in event:
+                texts.setdefault(event["output_index"], []).append(event["delta"])
+    seen.open_items = [
+        (index, _so_far(from_json(item), "".join(texts[index]))) for index, item in begun.items()
+    ]
+    return seen
+
+
+def payload(frame: bytes) -> dict[str, Any]:
+    """The JSON of a server-sent event."""
+    fields = json.loads(frame.partition(b"\ndata: ")[2])
+    assert isinstance(fields, dict)
+    return fields
+
+
+def _so_far(item: Item, text: str) -> Item:
+    match item:
+        case Message():
+            return replace(item, parts=(TextPart(text),), status=Status.INCOMPLETE)
+        case Reasoning():
+            return replace(item, text=text, status=Status.INCOMPLETE)
+        case FunctionCall() | McpCall() | HostedCall():
+            return replace(item, arguments=text, status=Status.INCOMPLETE)
+        case CustomToolCall():
+            return replace(item, input=text, status=Status.INCOMPLETE)
+        case _:
+            return item
