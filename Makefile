@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check run lock protos format clean
+.PHONY: demo test check bench run lock protos format clean
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +19,9 @@ test: $(VENV)/installed        ## all tests
 
 check: $(VENV)/installed       ## format, lint, types, stubs: under a minute
 	scripts/check $(BIN)
+
+bench: $(VENV)/installed       ## CPU a token, added latency; BENCH_PEER=1 beside smg 1.13.0
+	benchmarks/run $(BIN)
 
 run: $(VENV)/installed         ## smg ARGS="--worker-urls ... --model-path ..."
 	$(BIN)/smg $(ARGS)

@@ -18,6 +18,7 @@ from smg.chat import routes as chat
 from smg.conversations import routes as conversations
 from smg.errors import GatewayError
 from smg.ids import new_id
+from smg.lab import routes as lab
 from smg.mcp.toolbox import Toolbox
 from smg.model import ModelDirectory
 from smg.responses import routes as responses
@@ -124,6 +125,7 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
             new_id=new_id,
             now=now,
             durability=new_durability(settings),
+            strict=settings.strict_streams,
         )
         stack.push_async_callback(runs.close, settings.shutdown_grace_seconds)
         kitchen = Kitchen(
@@ -187,6 +189,7 @@ def new_app(
             max_body_bytes=max_body,
         ).router()
     )
+    app.include_router(lab.Routes(owner_of=owner_of, max_body_bytes=max_body).router())
     app.include_router(health.new_router(models, owner_of))
     app.add_exception_handler(GatewayError, on_gateway_error)
     app.add_exception_handler(HTTPException, on_http_error)

@@ -1,4 +1,4 @@
-"""The command line: `smg --worker-urls ...`, `smg demo`, `smg db upgrade`."""
+"""The command line: `smg --worker-urls ...`, `smg demo`, `smg db upgrade`, `smg parse`."""
 
 import asyncio
 import os
@@ -31,10 +31,13 @@ def _run(words: list[str]) -> int:
             return _demo(rest)
         case ["db", *rest]:
             return _database(rest)
+        case ["parse", *rest]:
+            return _parse(rest)
         case [command, *rest] if command in LAUNCH:
             return _launch(rest)
         case [command, *_] if not command.startswith("-"):
-            raise ConfigError(f"unknown command {command!r}; there are launch, demo and db upgrade")
+            known = "launch, demo, db upgrade and parse"
+            raise ConfigError(f"unknown command {command!r}; there are {known}")
         case _:
             return _launch(words)
 
@@ -50,7 +53,7 @@ def _launch(words: list[str]) -> int:
     settings = _settings(
         words,
         "A gateway from the OpenAI Responses API to inference engines. Commands: smg [launch] "
-        "FLAGS, smg demo, smg db upgrade. Every flag is an environment variable too.",
+        "FLAGS, smg demo, smg db upgrade, smg parse. Every flag is an environment variable too.",
     )
     set_up(settings.log_level, as_json=settings.log_json)
     from smg.server import serve  # noqa: PLC0415 - `smg --help` need not load the libraries.
@@ -81,6 +84,12 @@ def _database(words: list[str]) -> int:
     asyncio.run(upgrade(url))
     sys.stdout.write(f"{shown_url(url)} is up to date\n")
     return 0
+
+
+def _parse(words: list[str]) -> int:
+    from smg.lab.command import run  # noqa: PLC0415
+
+    return run(words)
 
 
 def _demo(words: list[str]) -> int:

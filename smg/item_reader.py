@@ -145,15 +145,29 @@ def _read_part(part: Reader) -> Part:
 
 
 def _read_logprob(entry: Reader) -> Logprob:
-    value = entry.fields.get("logprob")
-    if not isinstance(value, int | float):
-        raise entry.error("logprob", "a number")
     return Logprob(
         entry.text("token"),
-        float(value),
-        bytes(entry.array("bytes")),
+        _logprob_value(entry),
+        _token_bytes(entry),
         tuple(_read_logprob(rival) for rival in entry.objects("top_logprobs")),
     )
+
+
+def _logprob_value(entry: Reader) -> float:
+    value = entry.fields.get("logprob")
+    try:
+        if isinstance(value, int | float):
+            return float(value)
+    except OverflowError:
+        pass  # An integer of hundreds of digits is no more a number than a word is.
+    raise entry.error("logprob", "a number")
+
+
+def _token_bytes(entry: Reader) -> bytes:
+    try:
+        return bytes(entry.array("bytes"))
+    except (TypeError, ValueError):
+        raise entry.error("bytes", "an array of numbers from 0 to 255") from None
 
 
 ROLES = ("user", "assistant", "system", "developer")

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable
 
 import uvicorn
+from fastapi import FastAPI
 
 from smg.app import MIB, Gateway, database_url, gateway
 from smg.errors import ConfigError
@@ -44,13 +45,10 @@ def bind(settings: Settings) -> socket.socket:
     return listening
 
 
-async def listen(
-    running: Gateway, listening: socket.socket, started: Started | None = None
-) -> None:
-    """Answer requests on this socket until told to stop."""
-    settings = running.settings
-    config = uvicorn.Config(
-        running.app,
+def new_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How HTTP and WebSockets are spoken."""
+    return uvicorn.Config(
+        app,
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -61,6 +59,13 @@ async def listen(
         # Events are small and many: compressing each costs more than it saves.
         ws_per_message_deflate=False,
     )
+
+
+async def listen(
+    running: Gateway, listening: socket.socket, started: Started | None = None
+) -> None:
+    """Answer requests on this socket until told to stop."""
+    config = new_config(running.app, running.settings)
     host, port = listening.getsockname()[:2]
     base_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

@@ -6,6 +6,7 @@ one line that names the flag. Standard library only.
 
 import argparse
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -122,6 +123,11 @@ class Settings:
         1800.0, "Responses", "longest time one response may take", least=1
     )
 
+    strict_streams: bool = option(
+        False,
+        "Responses",
+        "check every event of a stream before it leaves; costs time, finds mistakes of ours",
+    )
     websocket_max_secs: float = option(
         3600.0, "Responses", "longest time a WebSocket on /v1/responses stays open", least=0.1
     )
@@ -277,12 +283,20 @@ def _value(entry: "dataclasses.Field[Any]", given: Any, source: str) -> Any:
 def _converted(kind: type, given: Any, source: str) -> Any:
     if isinstance(given, bool):
         return given
-    convert: Callable[[str], Any] = _truth if kind is bool else kind
+    converters: dict[type, Callable[[str], Any]] = {bool: _truth, float: _finite}
+    convert = converters.get(kind, kind)
     try:
         return convert(given)
     except ValueError:
         wanted = {int: "a whole number", float: "a number", bool: "true or false"}[kind]
         raise ConfigError(f"{source}: expected {wanted}, got {given!r}") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)  # No limit is below, or above, what is not a number.
+    return value
 
 
 def _truth(text: str) -> bool:

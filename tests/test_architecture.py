@@ -44,13 +44,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "responses": WORDS | {"agent", "seal", "storage", "web"},
     "conversations": WORDS | {"storage", "web"},
     "chat": WORDS | {"agent", "web"},
+    "lab": {"errors", "parsers", "settings", "web"},
     "startup": WORDS | PIPES | {"mcp", "model", "settings", "workers"},
     "app": WORDS
-    | {"chat", "conversations", "mcp", "model", "responses", "seal", "settings", "startup"}
+    | {"chat", "conversations", "lab", "mcp", "model", "responses", "seal", "settings", "startup"}
     | {"storage"}
     | {"web", "__init__"},
     "server": {"app", "errors", "mcp", "settings"},
-    "cli": {"__init__", "app", "errors", "logs", "server", "settings", "storage", "testing"},
+    "cli": {"__init__", "app", "errors", "lab", "logs", "server", "settings", "storage", "testing"},
     "testing": {"app", "engines", "errors", "server", "settings"},
     "__main__": {"cli"},
     "__init__": set(),
@@ -60,7 +61,8 @@ LIBRARY_HOMES: dict[str, set[str]] = {
     "aiosqlite": {"storage"},
     "alembic": {"storage"},
     "cryptography": {"seal"},
-    "fastapi": {"app", "chat/routes", "conversations/routes", "responses/routes", "web"},
+    "fastapi": {"app", "chat/routes", "completions/routes", "conversations/routes"}
+    | {"lab/routes", "responses/routes", "server", "web"},
     "google": {"engines", "testing"},
     "grpc": {"engines", "testing"},
     "httpx2": {"mcp"},

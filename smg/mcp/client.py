@@ -1,157 +1,160 @@
-"""One server's connection: connects, lists, calls, and connects again when it is lost.
+"""One server as its callers see it: its tools, and a call to its result.
 
-A description comes in, tools and results go out. Every wait has a deadline of ours: the SDK's own
-may never end. Knows nothing of other servers, of the file they came from, or of what is offered.
+Arguments go in, results come out, whatever goes wrong. A call that takes too long is cancelled, one
+too many waits, and a server that has only failed is left alone for a while. How the connection is
+made and kept is the other half (smg.mcp.connection).
 """
 
 import asyncio
 import logging
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import anyio
-from mcp import Client, MCPError
-from mcp.client.session import IncomingMessage
-from mcp.types import (
-    CONNECTION_CLOSED,
-    INVALID_REQUEST,
-    Implementation,
-    ToolListChangedNotification,
-)
+from mcp import MCPError
+from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST
 
-from smg import __version__
 from smg.errors import ToolServerError
-from smg.mcp.definitions import Catalog, clean_text
-from smg.mcp.listing import follow_changes, list_tools
+from smg.mcp.breaker import Attempt, Tripped
+from smg.mcp.connection import KeptConnection, Live
+from smg.mcp.definitions import Catalog
 from smg.mcp.results import failure, read_result
 from smg.mcp.spec import ServerSpec
-from smg.mcp.transports import Connect, Traces, open_streams
+from smg.mcp.transports import Connect, open_streams
 from smg.turn import Now, ToolResult
-
-# Taking leave of an HTTP server is one request. A process gets 2 s to end by itself, 2 s after
-# SIGTERM and 2 s after SIGKILL, which the SDK shields from this deadline.
-_LEAVE_SECONDS = 3.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-# A connection that held this long was a good one: the pauses begin anew.
-_STEADY_SECONDS = 60.0
-_MAX_REASON = 500
 
 _log = logging.getLogger(__name__)
 
-
-class State(StrEnum):
-    """Whether a server can be called."""
-
-    CONNECTING = "connecting"
-    READY = "ready"
-    DOWN = "down"
+Progress = Callable[[str | None, float | None], None]
+"""Told a server's words on a call under way, and how much of it is done, from 0 to 1."""
 
 
 @dataclass(slots=True)
-class _Live:
-    """A connection while it holds."""
+class _Call:
+    """One call on its way."""
 
-    client: Client
-    traces: Traces
+    name: str
+    arguments: dict[str, Any]
+    attempt: Attempt
+    progress: Progress | None
+    sent: bool = False
 
 
-class ServerConnection:
-    """A connection to one server, kept up from `start` to `close`.
+class ServerConnection(KeptConnection):
+    """One server, connected from `start` to `close`.
 
-    One task of its own enters and leaves the SDK's contexts, which may not change hands; calls run
-    in their callers' tasks, as many at once as the description allows.
+    Calls run in their callers' tasks, as many at once as the description allows.
     """
 
     def __init__(self, spec: ServerSpec, now: Now, connect: Connect = open_streams) -> None:
-        self.spec = spec
-        self.state = State.CONNECTING
-        self.error: str | None = None
-        """Why the last attempt failed, without secrets."""
-        self.changed_at = now()
-        self.catalog = Catalog()
-        """The tools last seen."""
-        self._now = now
-        self._connect = connect
+        super().__init__(spec, now, connect)
+        self.running = 0
+        """Calls under way, those that wait for their turn too."""
+        self.progress: float | None = None
+        """How much was done of the call that last told it, from 0 to 1."""
         self._slots = asyncio.Semaphore(spec.max_concurrency)
-        self._task: asyncio.Task[None] | None = None
-        self._scope = anyio.CancelScope()
-        self._closing = asyncio.Event()
-        self._legacy = False
-        self._live: _Live | None = None
-        self._settled = asyncio.Event()
-        """Set when the attempt that runs now, or comes next, has ended one way or the other."""
-        self._wanted = asyncio.Event()
-        """Set by whoever waits for that attempt."""
+        self._idle = asyncio.Event()
+        self._idle.set()
 
-    def start(self) -> None:
-        """Begin to connect, and return at once."""
-        self._task = asyncio.create_task(self._run(), name=f"mcp {self.spec.label}")
+    @property
+    def breaker(self) -> str:
+        """Whether calls are let through: closed, open or half_open."""
+        return self._breaker.state
 
-    async def close(self) -> None:
-        """Take leave of the server; calls under way end with an error."""
-        self._closing.set()
-        self._wanted.set()
-        if self._live is not None:
-            self._drop(self._live, "it was closed")
-        else:
-            self._scope.cancel()
-        if self._task is not None:
-            await self._task
+    @property
+    def blocked(self) -> str | None:
+        """Why nothing of the server may be used, though it may be there."""
+        return self._pins.blocked
+
+    def approve(self) -> None:
+        """Agree to the tools as they are now."""
+        self.catalog = self._pins.approve()
 
     async def tools(self) -> Catalog:
         """The server's tools, as they are now.
 
         Raises:
-            ToolServerError: it cannot be reached within the time for connecting.
+            ToolServerError: it cannot be reached within the time for connecting, has not been for
+                some time, or its tools have changed and must not be used.
         """
-        with anyio.move_on_after(self.spec.connect_timeout_s):
-            await self._connected()
-            return self.catalog
-        raise self._unreachable()
+        if self._live is None:
+            await self._reach()
+        if self.blocked is not None:
+            raise ToolServerError(f"MCP server {self.spec.label!r} is not used: {self.blocked}")
+        return self.catalog
 
     async def call(
-        self, name: str, arguments: Mapping[str, Any], timeout_s: float | None = None
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        timeout_s: float | None = None,
+        progress: Progress | None = None,
     ) -> ToolResult:
         """Call a tool: whatever goes wrong is a result. Cancelling this tells the server, too."""
-        seconds = self.spec.timeout_s if timeout_s is None else timeout_s
-        sent = asyncio.Event()
+        if (refusal := self._pins.refusal(name)) is not None:
+            return failure(f"{name!r} was not called: {refusal}")
+        self.running += 1
+        self._idle.clear()
+        try:
+            with self._breaker.attempt() as attempt:
+                call = _Call(name, dict(arguments), attempt, progress)
+                return await self._timed(call, timeout_s or self.spec.timeout_s)
+        except Tripped as tripped:
+            return failure(
+                f"{name!r} was not called: {self.spec.label!r} has failed"
+                f" {self.spec.breaker.failures} times in a row and is {tripped}"
+            )
+        finally:
+            self.running -= 1
+            if not self.running:
+                self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Wait until the calls under way have ended; each has its deadline."""
+        await self._idle.wait()
+
+    async def _timed(self, call: _Call, seconds: float) -> ToolResult:
         with anyio.move_on_after(seconds):
             async with self._slots:
-                return await self._call(name, arguments, sent)
-        if not sent.is_set():
+                return await self._call(call)
+        if not call.sent:
+            if self._live is None:
+                call.attempt.succeeded = False
             return failure(
-                f"{name!r} was not called: {self.spec.label!r} was not connected,"
+                f"{call.name!r} was not called: {self.spec.label!r} was not connected,"
                 f" or busy with other calls, for {seconds:g} s"
             )
+        call.attempt.succeeded = False
         if self._live is not None:
             self._live.traces.changed.set()  # A server that cannot even list any more is replaced.
-        return failure(f"{name!r} gave no result within {seconds:g} s and was cancelled")
+        return failure(f"{call.name!r} gave no result within {seconds:g} s and was cancelled")
 
-    async def _call(
-        self, name: str, arguments: Mapping[str, Any], sent: asyncio.Event
-    ) -> ToolResult:
-        for _ in range(2 if name in self.spec.idempotent_tools else 1):
+    async def _call(self, call: _Call) -> ToolResult:
+        for _ in range(2 if call.name in self.spec.idempotent_tools else 1):
             try:
                 live = await self._connected()
             except ToolServerError as error:
+                call.attempt.succeeded = False
                 return failure(error.message)
-            sent.set()
-            if (result := await self._send(live, name, arguments)) is not None:
+            call.sent = True
+            if (result := await self._send(live, call)) is not None:
+                call.attempt.succeeded = True
                 return result
+        call.attempt.succeeded = False
         return failure(
             f"The connection to {self.spec.label!r} was lost during the call:"
-            f" whether {name!r} has done its work is not known"
+            f" whether {call.name!r} has done its work is not known"
         )
 
-    async def _send(
-        self, live: _Live, name: str, arguments: Mapping[str, Any]
-    ) -> ToolResult | None:
+    async def _send(self, live: Live, call: _Call) -> ToolResult | None:
         """The result; `None` if the connection was lost before it came."""
+
+        async def heard(progress: float, total: float | None, message: str | None) -> None:
+            self._progressed(call, progress / total if total else None, message)
+
         try:
-            answer = await live.client.call_tool(name, dict(arguments))
+            answer = await live.client.call_tool(call.name, call.arguments, progress_callback=heard)
         except MCPError as error:
             if _means_lost(error):
                 self._drop(live, error.message)
@@ -161,147 +164,37 @@ class ServerConnection:
             if self._live is not live:
                 return None
             kind = type(error).__name__  # No more: messages quote what the tool answered.
-            _log.warning("MCP server %s: %s failed: %s", self.spec.label, name, kind)
+            _log.warning("MCP server %s: %s failed: %s", self.spec.label, call.name, kind)
             return failure(self._shown(str(error)))
         return read_result(answer, self.spec.max_output_bytes)
 
-    async def _connected(self) -> _Live:
-        """The live connection, or that of the next attempt, which begins now."""
-        if self._live is None and not self._closing.is_set():
-            self._wanted.set()
-            await self._settled.wait()
-        if self._live is None:
-            raise self._unreachable()
-        return self._live
+    def _progressed(self, call: _Call, fraction: float | None, message: str | None) -> None:
+        said = None if message is None else self._shown(message)
+        _log.debug("MCP server %s: %s: %s (%s)", self.spec.label, call.name, said, fraction)
+        if fraction is not None:
+            self.progress = min(1.0, max(0.0, fraction))
+        if call.progress is not None:
+            call.progress(said, fraction)
 
-    def _unreachable(self) -> ToolServerError:
-        why = self.error or "it has not answered yet"
-        return ToolServerError(f"MCP server {self.spec.label!r} cannot be reached: {why}")
+    async def _reach(self) -> None:
+        """Wait for the connection, unless it has not come up often enough.
 
-    async def _run(self) -> None:
-        """Hold a connection; after its loss, and a growing pause, the next."""
-        failures = 0
-        while not self._closing.is_set():
-            began = anyio.current_time()
-            traces, attempt = Traces(), self._settled
-            try:
-                await self._hold(traces)
-            except Exception as error:  # noqa: BLE001 - No server's doing may end this task.
-                self._enter(State.DOWN, self._reason(error, traces))
-            if self._settled is attempt:  # It never came up; who waited for it has his answer.
-                self._settled, self._wanted = asyncio.Event(), asyncio.Event()
-                attempt.set()
-            if self._closing.is_set():
-                break
-            steady = anyio.current_time() - began > _STEADY_SECONDS
-            failures = 0 if steady else failures + 1
-            with anyio.move_on_after(min(_FIRST_PAUSE * 2**failures, _LONGEST_PAUSE)):
-                await self._wanted.wait()
-        self._enter(State.DOWN, self.error)
-        self._settled.set()
-
-    async def _hold(self, traces: Traces) -> None:
-        """Connect, and stay connected until the connection is lost or closed.
-
-        One scope guards it all, with one deadline for the way in and one for the way out: a scope
-        opened inside the SDK's contexts would have to close inside them.
+        Raises:
+            ToolServerError: it does not come up, or is not tried now.
         """
-        self._enter(State.CONNECTING, self.error)
-        deadline, came_up = anyio.current_time() + self.spec.connect_timeout_s, False
-        with anyio.CancelScope(deadline=deadline) as self._scope:
-            async with self._new_client(traces) as client:
-                live = _Live(client, traces)
-                self._found(await list_tools(client))
-                self._scope.deadline = math.inf
-                self._come_up(live)
-                came_up = True
-                try:
-                    await self._watch(live)
-                finally:
-                    self._drop(live, "the connection was lost")
-                    self._scope.deadline = anyio.current_time() + _LEAVE_SECONDS
-        if not came_up and not self._closing.is_set():
-            # Servers from before 2026 that ignore the first question of today's clients: the next
-            # attempt begins as those expect it.
-            self._legacy = not self._legacy
-            raise TimeoutError
-
-    def _new_client(self, traces: Traces) -> Client:
-        async def heard(message: IncomingMessage) -> None:
-            if isinstance(message, ToolListChangedNotification):
-                traces.changed.set()
-
-        return Client(
-            self._connect(self.spec, traces),
-            message_handler=heard,
-            client_info=Implementation(name="smg", version=__version__),
-            mode="legacy" if self._legacy else "auto",
-            cache=None,
-        )
-
-    async def _watch(self, live: _Live) -> None:
-        """Keep the list of tools current until the connection ends."""
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._keep_current, live)
-            group.start_soon(follow_changes, live.client, live.traces.changed.set)
-            await live.traces.ended.wait()
-            group.cancel_scope.cancel()
-
-    async def _keep_current(self, live: _Live) -> None:
-        while True:
-            await live.traces.changed.wait()
-            live.traces.changed.clear()
-            with anyio.fail_after(self.spec.connect_timeout_s):
-                self._found(await list_tools(live.client))
-
-    def _found(self, catalog: Catalog) -> None:
-        before, self.catalog = self.catalog, catalog
-        if catalog == before:
-            return
-        for line in catalog.left_out:
-            _log.warning("MCP server %s: left out %s", self.spec.label, line)
-        if before.digest and before.digest != catalog.digest:
-            _log.warning("MCP server %s: its tools changed", self.spec.label)
-
-    def _come_up(self, live: _Live) -> None:
-        self._live = live
-        self._wanted = asyncio.Event()
-        self._enter(State.READY, None)
-        self._settled.set()
-        _log.info("MCP server %s: ready, %d tools", self.spec.label, len(self.catalog.tools))
-
-    def _drop(self, live: _Live, reason: str) -> None:
-        """The connection is over; who comes now waits for the next attempt."""
-        live.traces.ended.set()
-        if self._live is live:
-            self._live = None
-            self._settled = asyncio.Event()
-            self._enter(State.DOWN, self._shown(reason))
-
-    def _enter(self, state: State, error: str | None) -> None:
-        if state is State.DOWN and not self._closing.is_set() and error != self.error:
-            _log.warning("MCP server %s: down: %s", self.spec.label, error)
-        if state is not self.state:
-            self.changed_at = self._now()
-        self.state, self.error = state, error
-
-    def _reason(self, error: BaseException, traces: Traces) -> str:
-        """What to tell about a failed attempt: the first cause, and what else was noticed."""
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        if isinstance(error, TimeoutError):
-            said = f"it did not answer within {self.spec.connect_timeout_s:g} s"
-        else:
-            said = str(error) or type(error).__name__
-        if traces.http_status is not None:
-            said += f" (HTTP {traces.http_status})"
-        if traces.stderr:
-            said += f" (its last words: {traces.stderr})"
-        return self._shown(said)
-
-    def _shown(self, text: str) -> str:
-        """A foreign message, fit for logs, clients and models."""
-        return self.spec.redact(clean_text(text))[:_MAX_REASON]
+        try:
+            with self._breaker.attempt() as attempt:
+                with anyio.move_on_after(self.spec.connect_timeout_s):
+                    try:
+                        await self._connected()
+                    except ToolServerError:
+                        attempt.succeeded = False
+                        raise
+                    return
+                attempt.succeeded = False
+                raise self._unreachable()
+        except Tripped as tripped:
+            raise ToolServerError(f"{self._unreachable().message} ({tripped})") from None
 
 
 def _means_lost(error: MCPError) -> bool:

@@ -28,8 +28,6 @@ from smg.mcp.spec import Endpoint, Secret, ServerSpec
 from smg.mcp.transports import Wire, direct, open_streams
 from smg.turn import Now, ToolResult
 
-_IDLE_SECONDS = 300.0
-_CAPACITY = 128
 _MAX_HEADERS = 32
 _MAX_HEADER_BYTES = 16384
 
@@ -42,6 +40,19 @@ _OURS = re.compile(
     r"|accept(-.*)?|forwarded|x-forwarded-.*|proxy-.*|mcp-.*|last-event-id|x-smg-.*",
     re.IGNORECASE,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolLimits:
+    """How long and how many."""
+
+    idle_s: float = 300.0
+    """A server that nobody has used for so long is closed."""
+    capacity: int = 128
+    """Connections at once; the least recently used makes room."""
+    connect_timeout_s: float = 10.0
+    timeout_s: float = 30.0
+    """For one call."""
 
 
 @dataclass(slots=True)
@@ -95,8 +106,7 @@ class RequestServers:
         *,
         resolve: Resolve = look_up,
         wire: Wire = direct,
-        idle_s: float = _IDLE_SECONDS,
-        capacity: int = _CAPACITY,
+        limits: PoolLimits = PoolLimits(),
     ) -> None:
         """Let requests name servers on these hosts (smg.mcp.hosts); on none if there are none.
 
@@ -107,8 +117,7 @@ class RequestServers:
         self._now = now
         self._resolve = resolve
         self._wire = wire
-        self._idle_s = idle_s
-        self._capacity = capacity
+        self._limits = limits
         self._pooled: OrderedDict[str, _Pooled] = OrderedDict()
         self._leaving: set[asyncio.Task[None]] = set()
         self._salt = secrets.token_bytes(32)
@@ -136,7 +145,12 @@ class RequestServers:
             where, right = f"{path}.server_label", "1 to 64 letters, digits, '-' and '_'"
             raise InvalidRequest(f"Invalid '{where}': expected {right}.", param=where)
         sent = _headers(authorization, headers or {}, path)
-        spec = ServerSpec(label=label, transport=_endpoint(checked, sent))
+        spec = ServerSpec(
+            label=label,
+            transport=_endpoint(checked, sent),
+            timeout_s=self._limits.timeout_s,
+            connect_timeout_s=self._limits.connect_timeout_s,
+        )
         server = RequestServer(self, self._key(owner, label, checked, sent), spec)
         await server.tools()
         return server
@@ -166,12 +180,12 @@ class RequestServers:
             if self._pooled.get(key) is pooled and not pooled.users:
                 self._pooled.move_to_end(key)
                 loop = asyncio.get_running_loop()
-                pooled.expiry = loop.call_later(self._idle_s, self._leave, key)
+                pooled.expiry = loop.call_later(self._limits.idle_s, self._leave, key)
 
     def _connect(self, key: str, spec: ServerSpec) -> _Pooled:
         if self._closed:
             raise ToolServerError("The gateway is shutting down.")
-        if len(self._pooled) >= self._capacity:
+        if len(self._pooled) >= self._limits.capacity:
             self._make_room()
         connect = partial(open_streams, wire=self._guarded)
         pooled = self._pooled[key] = _Pooled(ServerConnection(spec, self._now, connect))

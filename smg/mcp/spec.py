@@ -10,6 +10,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+BuiltinType = Literal["web_search", "web_search_preview", "code_interpreter", "file_search"]
+OnChange = Literal["warn", "hold", "block"]
+
+BUILTIN_ITEMS: Mapping[BuiltinType, str] = {
+    "web_search": "web_search_call",
+    "web_search_preview": "web_search_call",
+    "code_interpreter": "code_interpreter_call",
+    "file_search": "file_search_call",
+}
+"""Hosted tools that a server may stand in for, and the items its calls are shown as."""
+
 # Shorter values ("1", "true", "prod") are no secrets, and hiding them would garble every message.
 _SHORTEST_SECRET = 6
 
@@ -46,6 +57,19 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OAuth:
+    """The gateway's own account at a server's authorization server (client credentials)."""
+
+    client_id: str
+    client_secret: Secret
+    scope: str | None = None
+    issuer: str | None = None
+    """Found through the server's metadata, and the only one to be shown the secret."""
+    token_url: str | None = None
+    """Where to ask for tokens, for servers without metadata."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """A server reached over HTTP."""
 
@@ -55,6 +79,7 @@ class Endpoint:
     headers: Mapping[str, Secret] = field(default_factory=dict)
     """Sent with every request to this server, and to no other: redirects are not followed."""
     proxy: Secret | None = None
+    oauth: OAuth | None = None
 
     @property
     def address(self) -> str:
@@ -74,6 +99,15 @@ class Approval:
     def needed(self, tool: str) -> bool:
         """Whether a call of this tool waits; a tool in both lists does."""
         return tool in self.always or (self.default and tool not in self.never)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerLimits:
+    """When a server that only fails is left alone, and for how long."""
+
+    failures: int = 5
+    """So many calls in a row without any answer."""
+    pause_s: float = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +134,15 @@ class ServerSpec:
     """Tool name to the name under which it is offered."""
     max_concurrency: int = 16
     max_output_bytes: int = 1024 * 1024
+    on_change: OnChange = "warn"
+    """What becomes of tools that are not as they were when first seen (smg.mcp.pins)."""
+    internal: bool = False
+    """Whether requests cannot name it: its tools stand in for hosted ones only."""
+    builtin_type: BuiltinType | None = None
+    """The hosted tool that its tools stand in for."""
+    builtin_tool: str | None = None
+    """The one of them that does, by the name under which it is offered; `None`: all."""
+    breaker: BreakerLimits = BreakerLimits()
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
     """Further texts that messages about this server must not show."""
 
@@ -121,8 +164,9 @@ class ServerSpec:
         match self.transport:
             case Command(env=env):
                 return tuple(env.values())
-            case Endpoint(url=url, headers=headers, proxy=proxy):
+            case Endpoint(url=url, headers=headers, proxy=proxy, oauth=oauth):
                 hidden = [*headers.values(), *_hidden_in(url)]
+                hidden += [oauth.client_secret] if oauth else []
                 # "Bearer key": a server may repeat the key alone.
                 hidden += [Secret(value.reveal().rpartition(" ")[2]) for value in headers.values()]
                 return (*hidden, *_hidden_in(proxy)) if proxy else tuple(hidden)

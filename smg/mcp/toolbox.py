@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from smg.errors import ToolServerError
 from smg.items import McpTool
-from smg.mcp.client import ServerConnection, State
+from smg.mcp.client import ServerConnection
+from smg.mcp.connection import State
 from smg.mcp.results import failure, read_arguments
 from smg.mcp.spec import ServerSpec
 from smg.mcp.transports import Connect, open_streams

@@ -82,26 +82,3 @@ def parse_reasoning(
         [text], tools="passthrough", reasoning=reasoning_parser, starts_open=starts_in_reasoning
     )
     return parsed.content, parsed.reasoning
-
-
-def differing_cuts(
-    text: str,
-    *,
-    tools: str,
-    reasoning: str,
-    offered: Sequence[ToolSchema] = (),
-    starts_open: bool | None = None,
-) -> list[tuple[int, Parsed]]:
-    """The places where a cut in two changes what is found, with what is found then.
-
-    Empty for every text, or there is a bug in the family.
-    """
-
-    def parsed(pieces: Iterable[str]) -> Parsed:
-        return parse(
-            pieces, tools=tools, reasoning=reasoning, offered=offered, starts_open=starts_open
-        )
-
-    whole = parsed([text])
-    halves = ((cut, parsed([text[:cut], text[cut:]])) for cut in range(1, len(text)))
-    return [(cut, found) for cut, found in halves if found != whole]

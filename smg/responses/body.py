@@ -57,9 +57,16 @@ def usage_json(usage: Usage) -> Json:
 
 
 FAILURE_CODES = frozenset(
-    {"server_error", "rate_limit_exceeded", "invalid_prompt", "context_length_exceeded"}
+    {
+        "server_error",
+        "rate_limit_exceeded",
+        "invalid_prompt",
+        "context_length_exceeded",
+        "gateway_restarted",
+        "recovery_limit",
+    }
 )
-"""What clients know; `context_length_exceeded` is Codex's cue to compact."""
+"""What clients know, and two words of our own; `context_length_exceeded` makes Codex compact."""
 
 
 def error_json(error: GatewayError) -> Json:

@@ -274,7 +274,9 @@ async def read_history(
     """Everything said before, with what was sealed opened."""
     history: Sequence[Item] = ()
     if previous_response_id is not None:
-        history = await kitchen.store.responses.history(previous_response_id, owner)
+        history = kitchen.remembered.get(
+            previous_response_id
+        ) or await kitchen.store.responses.history(previous_response_id, owner)
     elif conversation_id is not None:
         history = await kitchen.store.conversations.items(conversation_id, owner)
     return opened(history, kitchen.seal, owner)

@@ -16,6 +16,8 @@ from smg.items import Item
 from smg.responses.adorn import Adornment
 from smg.responses.body import Json
 from smg.responses.event_log import EventLog, LoggedStream
+from smg.responses.grammar import Grammar
+from smg.responses.grammar_items import Violation
 from smg.responses.live import Live
 from smg.responses.record import finished
 from smg.responses.render import Place, Renderer, final_body
@@ -38,6 +40,8 @@ class Ways:
     store: Store
     events: EventLog
     now: Now
+    strict: bool = False
+    """Whether every event is checked before it leaves."""
 
 
 class Outlet:
@@ -60,6 +64,8 @@ class Outlet:
         self._stream: LoggedStream | None = None
         if order.streamed or order.background:
             self._renderer = Renderer(order.head, ways.now, place)
+        # What another process has sent is not known here.
+        self._grammar = Grammar() if ways.strict and place is None else None
         if self._renderer is not None and lease is not None:
             number = place.number if place else 0
             self._stream = LoggedStream(lease, live.feed, number)
@@ -72,7 +78,10 @@ class Outlet:
     def open(self) -> None:
         """Say that the response begins."""
         if self._renderer is not None:
-            self._show(self._renderer.opening(queued=self._live.order.background))
+            frames = self._renderer.opening(queued=self._live.order.background)
+            if self._grammar is not None:
+                self._grammar.check(frames)
+            self._show(frames)
 
     def close_superseded(self, items: Sequence[tuple[int, Item]]) -> None:
         """End items that an earlier process began and nobody will finish: (place, item)."""
@@ -114,12 +123,33 @@ class Outlet:
     def _frames(self, events: Sequence[Event]) -> list[bytes]:
         if self._renderer is None:
             return []
-        return [frame for event in events for frame in self._renderer.render(event)]
+        number = self._number
+        frames = [frame for event in events for frame in self._renderer.render(event)]
+        if self._grammar is not None:
+            try:
+                self._grammar.check(frames)
+            except Violation:
+                self._rewind(number)
+                raise
+        return frames
+
+    @property
+    def _number(self) -> int:
+        return 0 if self._renderer is None else self._renderer.number
+
+    def _rewind(self, number: int) -> None:
+        """Take back frames that were not shown, so that their numbers are used again."""
+        if self._renderer is not None:
+            self._renderer.number = number
+        if self._grammar is not None:
+            self._grammar.rewind(number)
 
     async def _end(self, event: TurnFinished) -> None:
         body = final_body(self._live.order.head, event, self._ways.now())
+        number = self._number
+        last = self._frames([event])
         frames = await self._unwritten()
-        rest = [*frames, *self._frames([event])]
+        rest = [*frames, *last]
         if self._live.order.stored:
             try:
                 await self._save(event, body, rest)
@@ -129,6 +159,7 @@ class Outlet:
                 log.exception("Response %s was not saved", self._live.order.turn.id)
                 event = _unsaved(event, error)
                 body = final_body(self._live.order.head, event, self._ways.now())
+                self._rewind(number)
                 rest = [*frames, *self._frames([event])]
         self._live.end(event, body)
         self._live.feed.push(rest)

@@ -80,7 +80,8 @@ class Renderer:
         place = place or Place()
         self._head = head
         self._now = now
-        self._number = place.number
+        self.number = place.number
+        """The next sequence number."""
         self._indexes = dict(place.indexes)
         self._shift = place.shift
         self._delta_heads: dict[int, tuple[str, bool]] = {}
@@ -117,8 +118,8 @@ class Renderer:
                 return self._ended(event)
 
     def _frame(self, kind: str, fields: Json) -> bytes:
-        made = frame(kind, self._number, fields)
-        self._number += 1
+        made = frame(kind, self.number, fields)
+        self.number += 1
         return made
 
     def _frames(self, kind: Kind, index: int, item: Item, frames: Iterator[Frame]) -> list[bytes]:
@@ -134,8 +135,8 @@ class Renderer:
             entries = [_delta_logprob(logprob_to_json(entry)) for entry in event.logprobs]
             logprobs = f',"logprobs":{encode(entries)}'
         text = encode(event.text)
-        made = f'{head}{self._number}{logprobs},"delta":{text}}}\n\n'.encode()
-        self._number += 1
+        made = f'{head}{self.number}{logprobs},"delta":{text}}}\n\n'.encode()
+        self.number += 1
         return [made]
 
     def _started(self, index: int, item: Item) -> list[bytes]:

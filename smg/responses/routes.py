@@ -17,7 +17,7 @@ from smg.responses.compact import compact, kept_messages
 from smg.responses.follow import events_of, finished_record
 from smg.responses.intake import Kitchen, Order, accept, find_model, new_turn
 from smg.responses.live import Live
-from smg.responses.runs import Runs
+from smg.responses.runs import Repeated, RepeatKey, Runs
 from smg.responses.schema import CompactRequest, InputRequest, ResponsesRequest
 from smg.responses.socket import Session
 from smg.storage.base import Store
@@ -61,17 +61,11 @@ class Routes:
         owner = self.owner_of(request)
         body = await read_body(request, ResponsesRequest, self.max_body_bytes)
         order = await accept(body, self.kitchen, owner)
-        key = request.headers.get("idempotency-key") if order.stored else None
-        if key is None:
-            return await self._answer(await self.runs.start(order), request)
-        earlier = await self._bind(key, body, order)
-        if earlier is not None:
-            return await self._same(earlier, order, owner)
+        key = _repeat_key(request, body) if order.stored else None
         try:
-            live = await self.runs.start(order, may_be_repeated=True)
-        except GatewayError:
-            await self._store.journal.forget_key(owner, key)
-            raise
+            live = await self.runs.start(order, key)
+        except Repeated as repeated:
+            return await self._same(repeated.response_id, order, owner)
         return await self._answer(live, request)
 
     async def _answer(self, live: Live, request: Request) -> Response:
@@ -80,23 +74,6 @@ class Routes:
         if live.order.background:
             return JSONResponse(live.order.head.body("queued"))
         return await _whole(live, request)
-
-    async def _bind(self, key: str, body: ResponsesRequest, order: Order) -> str | None:
-        """Bind an idempotency key to this order; the id of the response that already has it."""
-        if len(key) > MAX_KEY:
-            raise InvalidRequest(f"Idempotency-Key: at most {MAX_KEY} characters.")
-        asked = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
-        journal, owner = self._store.journal, order.turn.owner
-        earlier = await journal.remember_key(owner, key, asked, order.turn.id)
-        if earlier is None:
-            return None
-        try:
-            await self._store.responses.get(earlier, owner)
-        except NotFound:
-            # Its gateway died between the key and the response: the key is free again.
-            await journal.forget_key(owner, key)
-            return await journal.remember_key(owner, key, asked, order.turn.id)
-        return earlier
 
     async def _same(self, response_id: str, order: Order, owner: str) -> Response:
         """The response that an idempotency key already has, in the form asked for."""
@@ -190,6 +167,15 @@ class Routes:
     @property
     def _store(self) -> Store:
         return self.kitchen.store
+
+
+def _repeat_key(request: Request, body: ResponsesRequest) -> RepeatKey | None:
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    if len(key) > MAX_KEY:
+        raise InvalidRequest(f"Idempotency-Key: at most {MAX_KEY} characters.")
+    return RepeatKey(key, hashlib.sha256(body.model_dump_json().encode()).hexdigest())
 
 
 def stored_body(record: ResponseRecord) -> Json:

@@ -20,7 +20,7 @@ from smg.responses.render import Place
 from smg.responses.saved_order import order_to_json
 from smg.seal import Seal
 from smg.storage.base import Store
-from smg.storage.records import Lease, Step
+from smg.storage.records import UNFINISHED, Lease, Step
 from smg.turn import NewId, Now, ServerTool
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,22 @@ class Durability:
     """How many processes may die over one response before it is given up."""
 
 
+@dataclass(frozen=True, slots=True)
+class RepeatKey:
+    """An idempotency key, and a digest of the request it stands for."""
+
+    key: str
+    asked: str
+
+
+class Repeated(Exception):
+    """Raised when an idempotency key already has a response."""
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(response_id)
+        self.response_id = response_id
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restart:
     """Where an earlier process left a turn."""
@@ -70,6 +86,7 @@ class Runs:
         new_id: NewId,
         now: Now,
         durability: Durability | None = None,
+        strict: bool = False,
     ) -> None:
         self.durability = durability or Durability()
         self.holder = new_id("gw")
@@ -79,36 +96,66 @@ class Runs:
         self._new_id = new_id
         self._live: dict[str, Live] = {}
         self._events = EventLog(store.journal)
-        self._ways = Ways(store=store, events=self._events, now=now)
+        self._ways = Ways(store=store, events=self._events, now=now, strict=strict)
         self._heart: asyncio.Task[None] | None = None
         self._handing_over = False
 
-    async def start(self, order: Order, *, may_be_repeated: bool = False) -> Live:
-        """Begin to work on an order; `may_be_repeated`: its client may ask for it again.
+    async def start(self, order: Order, key: RepeatKey | None = None) -> Live:
+        """Begin to work on an order; `key` marks it as one that its client may send again.
 
         Raises:
-            Conflict: another turn holds the conversation.
+            Conflict: another turn holds the conversation, or the key is another request's.
+            Repeated: the key already has a response.
         """
-        turn = order.turn
         adornment = self._adornment(order)
-        if order.conversation_id is not None:
-            ttl = turn.limits.wall_seconds + LOCK_MARGIN_SECONDS
-            await self._store.conversations.lock(order.conversation_id, turn.owner, turn.id, ttl)
         lease = None
-        if _is_durable(order) or (order.stored and may_be_repeated):
+        if _is_durable(order) or (order.stored and key is not None):
             lease = await self._store.responses.begin_claimed(
-                begun(order, adornment.items(turn.input)),
+                begun(order, adornment.items(order.turn.input)),
                 self.holder,
                 self.durability.lease_seconds,
                 Step(number=0, kind="order", state=order_to_json(order)),
             )
+        await self._reserve(order, key)
         outlives = order.stored and self.durability.on_disconnect == "continue"
         live = Live(order, outlives_client=outlives or order.background)
         outlet = Outlet(live, self._ways, adornment, lease)
         outlet.open()
         progress = Progress(usage=order.spent or Usage())
-        self._begin(live, outlet, AgentLoop(turn, self._new_id, progress), None)
+        self._begin(live, outlet, AgentLoop(order.turn, self._new_id, progress), None)
         return live
+
+    async def _reserve(self, order: Order, key: RepeatKey | None) -> None:
+        """Take the key and the conversation for this order, or leave no trace of it.
+
+        The response is there before its key is, so that whoever finds the key finds a response.
+        """
+        try:
+            if key is not None:
+                await self._claim(order, key)
+            if order.conversation_id is not None:
+                turn = order.turn
+                ttl = turn.limits.wall_seconds + LOCK_MARGIN_SECONDS
+                conversations = self._store.conversations
+                await conversations.lock(order.conversation_id, turn.owner, turn.id, ttl)
+        except (GatewayError, Repeated):
+            await self._withdraw(order, key)
+            raise
+
+    async def _claim(self, order: Order, key: RepeatKey) -> None:
+        turn, journal = order.turn, self._store.journal
+        earlier = await journal.remember_key(turn.owner, key.key, key.asked, turn.id)
+        if earlier is not None:
+            raise Repeated(earlier)
+
+    async def _withdraw(self, order: Order, key: RepeatKey | None) -> None:
+        """Undo what `start` has stored."""
+        turn, responses = order.turn, self._store.responses
+        if key is not None:
+            await self._store.journal.forget_key(turn.owner, key.key, turn.id)
+        if key is not None or _is_durable(order):
+            await responses.set_status(turn.id, turn.owner, UNFINISHED, "cancelled")
+            await responses.delete(turn.id, turn.owner)
 
     def resume(self, order: Order, lease: Lease, restart: Restart) -> Live:
         """Go on with a turn whose process died."""

@@ -269,8 +269,8 @@ class JournalStore(Protocol):
         """
         ...
 
-    async def forget_key(self, owner: str, key: str) -> None:
-        """Free a key whose request came to nothing."""
+    async def forget_key(self, owner: str, key: str, response_id: str) -> None:
+        """Free a key whose request came to nothing, if it is bound to this response."""
         ...
 
 

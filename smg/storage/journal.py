@@ -190,10 +190,12 @@ class SqlJournal:
 
         return await self._database.write(work)
 
-    async def forget_key(self, owner: str, key: str) -> None:
-        """Free a key whose request came to nothing."""
+    async def forget_key(self, owner: str, key: str, response_id: str) -> None:
+        """Free a key whose request came to nothing, if it is bound to this response."""
         free = delete(idempotency_keys).where(
-            idempotency_keys.c.owner == owner, idempotency_keys.c.key == key
+            idempotency_keys.c.owner == owner,
+            idempotency_keys.c.key == key,
+            idempotency_keys.c.response_id == response_id,
         )
         await self._database.write(lambda c: c.execute(free))
 

@@ -1,10 +1,12 @@
 """Golden sessions: what a client sends, kept in cassettes, so that a change of it is seen.
 
 A session runs twice: against the gateway, then against its cassette, which answers only a request
-that is in every kept part the recorded one. `--update-cassettes` records the first run. Ids, times
-and the machine's particulars are written as placeholders: recording anew changes what has changed.
+that is in every kept part the recorded one. `--update-cassettes` records the first run. Ids, times,
+long texts and the machine's particulars are written as placeholders: recording anew changes what
+has changed.
 """
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,13 @@ MATCH_ON = ("method", "path", "query", "headers", "body")
 
 _ID = re.compile(r"\b(resp|conv|msg|rs|fc|call|mcp|mcpl|mcpr|req|chatcmpl|cmpl)_?-?[0-9a-f]{24,}\b")
 _TIME = re.compile(r'("(?:created|created_at|completed_at)":)\d+')
+_UUID = re.compile(r"(?<![0-9a-f])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-f])")
+NO_UUID = "00000000-0000-0000-0000-000000000000"
+LONG = 200  # Instructions and descriptions: theirs to write, and not what the gateway goes by.
+_WORN = (  # What Codex tells of its machine and of a command's run.
+    (re.compile(r"<environment_context>.*", re.DOTALL), "<environment_context>"),
+    (re.compile(r"^Chunk ID: .*(?=\nOutput:)", re.DOTALL), "Chunk ID: ..."),
+)
 
 
 def run_session(
@@ -64,13 +73,47 @@ def _plain_request(request: Any) -> Any:
     kept = {key: value for key, value in request.headers.items() if key.lower() in REQUEST_HEADERS}
     request.headers.clear()
     request.headers.update(kept)
+    if request.body:
+        request.body = _dumped(_plain(json.loads(request.body))).encode()
     return request
 
 
 def _plain_response(response: Any) -> Any:
+    """The response without the tools it repeats, which are in the request."""
     headers = response["headers"]
     kept = {key: value for key, value in headers.items() if key.lower() in RESPONSE_HEADERS}
-    return {**response, "headers": kept}
+    lines = response["body"]["string"].decode().split("\n")
+    body = "\n".join(_without_tools(line) for line in lines)
+    return {**response, "headers": kept, "body": {"string": body.encode()}}
+
+
+def _without_tools(line: str) -> str:
+    prefix = "data: " if line.startswith("data: ") else ""
+    text = line.removeprefix(prefix)
+    if not text.startswith("{"):
+        return line
+    document = json.loads(text)
+    for part in (document, document.get("response")):
+        if isinstance(part, dict) and part.get("object") == "response":
+            part["tools"] = []
+    return prefix + _dumped(document)
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {_plain(key): _plain(inner) for key, inner in value.items()}
+        case list():
+            return [_plain(inner) for inner in value]
+        case str():
+            for worn, plain in _WORN:
+                value = worn.sub(plain, value)
+            return _UUID.sub(NO_UUID, value) if len(value) <= LONG else "(long text)"
+    return value
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 class _Placeholders:

@@ -753,7 +753,9 @@ async def test_a_repeated_request_gets_the_first_response(store: Store) -> None:
     with pytest.raises(Conflict) as caught:
         await journal.remember_key(ANN, "key", "other", "resp_4")
     assert caught.value.code == "idempotency_key_reused"
-    await journal.forget_key(ANN, "key")
+    await journal.forget_key(ANN, "key", "resp_2")  # Not bound to it: nothing happens.
+    assert await journal.remember_key(ANN, "key", "hash", "resp_2") == "resp_1"
+    await journal.forget_key(ANN, "key", "resp_1")
     assert await journal.remember_key(ANN, "key", "other", "resp_5") is None
     assert await journal.remember_key(BOB, "key", "other", "resp_6") == "resp_3"
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import httpx2
 import uvicorn
-from fastapi import FastAPI
 from openai import AsyncOpenAI
 
 from smg.app import Gateway, gateway
+from smg.server import new_config
 from smg.settings import Settings
 from smg.testing.engine import ScriptedEngine
 from smg.testing.vocabulary import MODEL_PATH
@@ -48,12 +48,9 @@ def write_tools(folder: Path, *flags: str) -> Path:
 
 
 @asynccontextmanager
-async def listening(app: FastAPI) -> AsyncIterator[str]:
-    """The application on a free port; its base URL."""
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
+async def listening(running: Gateway) -> AsyncIterator[str]:
+    """The gateway on a free port; its base URL."""
+    server = uvicorn.Server(new_config(running.app, running.settings))
     with socket.create_server(("127.0.0.1", 0)) as sock:
         serving = asyncio.create_task(server.serve(sockets=[sock]))
         try:
@@ -74,9 +71,10 @@ async def served(folder: Path, *, tools: bool = True, **settings: Any) -> AsyncI
             "database_url": f"sqlite:///{folder / 'smg.db'}",
             "mcp_config_path": str(write_tools(folder, "--misbehave")) if tools else None,
             "shutdown_grace_seconds": 1.0,
+            "strict_streams": True,
         }
         running = await stack.enter_async_context(gateway(Settings(**{**usual, **settings})))
-        url = await stack.enter_async_context(listening(running.app))
+        url = await stack.enter_async_context(listening(running))
         http = await stack.enter_async_context(
             httpx2.AsyncClient(base_url=f"{url}/v1", timeout=PATIENCE_SECONDS)
         )

@@ -22,7 +22,8 @@ from starlette.routing import Route
 
 from smg.errors import ToolServerError
 from smg.items import ToolError
-from smg.mcp.client import ServerConnection, State
+from smg.mcp.client import ServerConnection
+from smg.mcp.connection import State
 from smg.mcp.spec import Command, Endpoint, Secret, ServerSpec
 from smg.mcp.transports import Streams, Traces
 from smg.testing.tools import new_server

@@ -1,4 +1,4 @@
-"""Servers that requests bring along, over real ports: whose they are, and what becomes of secrets."""
+"""Servers that requests bring along, over real ports: who shares them, and who sees secrets."""
 
 import asyncio
 import gc
@@ -30,7 +30,7 @@ from starlette.responses import (
 from starlette.routing import Route
 
 from smg.errors import InvalidRequest, RateLimited, ToolServerError
-from smg.mcp.request_servers import RequestServer, RequestServers
+from smg.mcp.request_servers import PoolLimits, RequestServer, RequestServers
 from smg.testing.tools import new_server
 from smg.turn import ToolResult
 from tests.mcp.raw_server import INITIALIZED, tool
@@ -38,11 +38,15 @@ from tests.mcp.servers import down_spec, served
 from tests.mcp.test_egress import PUBLIC, Internet, Names, canary
 
 BOUND = 20.0
+USUAL = PoolLimits()
 
 
 @asynccontextmanager
-async def allowing(*hosts: str, **options: Any) -> AsyncGenerator[RequestServers, None]:
-    servers = RequestServers(hosts or ("127.0.0.1",), lambda: 7, **options)
+async def allowing(
+    *hosts: str, limits: PoolLimits = USUAL, **options: Any
+) -> AsyncGenerator[RequestServers, None]:
+    hosts = hosts or ("127.0.0.1",)
+    servers = RequestServers(hosts, lambda: 7, limits=limits, **options)
     try:
         yield servers
     finally:
@@ -78,6 +82,9 @@ class Recorder:
         message = await request.json()
         if "id" not in message:
             return PlainTextResponse("", status_code=202)
+        return await self.answer_message(message, credential)
+
+    async def answer_message(self, message: dict[str, Any], credential: str) -> Response:
         match message["method"]:
             case "initialize":
                 self.opened.append(credential)
@@ -185,7 +192,7 @@ async def test_two_tenants_on_one_server_never_share_a_session() -> None:
 
 async def test_what_nobody_uses_is_closed_and_opens_again_when_called() -> None:
     recorder = Recorder()
-    async with served(recorder.app()) as url, allowing(idle_s=0.05) as servers:
+    async with served(recorder.app()) as url, allowing(limits=PoolLimits(idle_s=0.05)) as servers:
         opened = await servers.open("x", f"{url}/mcp", owner="")
         with anyio.fail_after(BOUND):
             await recorder.left.wait()
@@ -195,7 +202,7 @@ async def test_what_nobody_uses_is_closed_and_opens_again_when_called() -> None:
 
 async def test_a_call_that_takes_longer_than_the_idle_time_is_not_cut() -> None:
     recorder = Recorder()
-    async with served(recorder.app()) as url, allowing(idle_s=0.02) as servers:
+    async with served(recorder.app()) as url, allowing(limits=PoolLimits(idle_s=0.02)) as servers:
         opened = await servers.open("x", f"{url}/mcp", owner="")
         calling = asyncio.create_task(opened.call("hold", "{}"))
         with anyio.fail_after(BOUND):
@@ -208,7 +215,7 @@ async def test_a_call_that_takes_longer_than_the_idle_time_is_not_cut() -> None:
 
 async def test_the_least_recently_used_makes_room_and_what_is_in_use_stays() -> None:
     recorder = Recorder()
-    async with served(recorder.app()) as url, allowing(capacity=2) as servers:
+    async with served(recorder.app()) as url, allowing(limits=PoolLimits(capacity=2)) as servers:
         one = await servers.open("one", f"{url}/mcp", owner="")
         two = await servers.open("two", f"{url}/mcp", owner="")
         assert (await one.call("whoami", "{}")).error is None
@@ -290,10 +297,10 @@ async def test_what_a_request_may_not_send_is_named_without_its_value(
     given: dict[str, Any], param: str, why: str
 ) -> None:
     async with canary() as bird, allowing() as servers:
-        label = given.pop("label", "x")
+        url = f"http://127.0.0.1:{bird.port}/"
+        asked = {"label": "x", "url": url, "owner": "", "path": "tools[1]"} | given
         with pytest.raises(InvalidRequest, match=why) as raised:
-            url = f"http://127.0.0.1:{bird.port}/"
-            await servers.open(label, url, owner="", path="tools[1]", **given)
+            await servers.open(**asked)
         assert bird.connections == 0
     assert raised.value.param == f"tools[1].{param}"
     assert "sk-" not in raised.value.message
@@ -332,7 +339,8 @@ async def test_no_redirect_of_a_server_is_followed(path: str, status: int, locat
     ],
 )
 async def test_an_sse_server_cannot_send_messages_elsewhere(endpoint: str) -> None:
-    async with canary() as bird, allowing() as servers:
+    hasty = PoolLimits(connect_timeout_s=0.5)
+    async with canary() as bird, allowing(limits=hasty) as servers:
 
         async def events(request: Request) -> Response:
             where = endpoint.format(port=bird.port)

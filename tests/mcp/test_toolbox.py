@@ -14,7 +14,7 @@ import pytest
 
 from smg.errors import ToolServerError
 from smg.items import ToolError
-from smg.mcp.client import State
+from smg.mcp.connection import State
 from smg.mcp.config import load
 from smg.mcp.spec import ServerSpec
 from smg.mcp.toolbox import ServerStatus, Toolbox

@@ -2,7 +2,7 @@
 
 import pytest
 
-from smg.parsers.lab import Parsed, ParsedCall, differing_cuts, parse_function_call, parse_reasoning
+from smg.parsers.lab import Parsed, ParsedCall, parse_function_call, parse_reasoning
 from tests.parsers.transcripts import OFFERED
 
 CALL = '<tool_call>\n{"name": "ping_probe", "arguments": {}}\n</tool_call>'
@@ -32,10 +32,6 @@ def test_an_unknown_parser_is_refused_with_the_known_ones() -> None:
         parse_function_call("", "no_such", ())
     with pytest.raises(ValueError, match="deepseek_r1"):
         parse_reasoning("", "no_such")
-
-
-def test_no_cut_makes_a_difference() -> None:
-    assert differing_cuts(f"a{CALL}b", tools="qwen", reasoning="qwen3", offered=OFFERED) == []
 
 
 def test_parsed_values_compare_by_content() -> None:

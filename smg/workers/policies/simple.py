@@ -1,0 +1,77 @@
+"""Policies that look at no prompt: in turn, by chance, in the order given, the less busy of two."""
+
+import random
+from collections.abc import Sequence
+from itertools import count
+
+from smg.engines.base import PromptTokens
+from smg.workers.policies.base import Policy, PolicyOptions, Ranking, by_requests
+from smg.workers.worker import Worker
+
+
+class RoundRobin(Policy):
+    """Each worker in turn; after the first, the ones that would be next."""
+
+    def __init__(self, options: PolicyOptions | None = None) -> None:
+        del options
+        self._turns = count()
+
+    def rank(self, prompt: PromptTokens, workers: Sequence[Worker]) -> Ranking:
+        """The workers, beginning one further than the last time."""
+        del prompt
+        if not workers:
+            return Ranking((), "round_robin")
+        first = next(self._turns) % len(workers)
+        return Ranking((*workers[first:], *workers[:first]), "round_robin")
+
+
+class Random(Policy):
+    """Any worker."""
+
+    def __init__(
+        self, options: PolicyOptions | None = None, chance: random.Random | None = None
+    ) -> None:
+        del options
+        self._chance = chance or random.Random()
+
+    def rank(self, prompt: PromptTokens, workers: Sequence[Worker]) -> Ranking:
+        """The workers in any order."""
+        del prompt
+        return Ranking(tuple(self._chance.sample(workers, len(workers))), "random")
+
+
+class Passthrough(Policy):
+    """The first worker, as long as it is up."""
+
+    def __init__(self, options: PolicyOptions | None = None) -> None:
+        del options
+
+    def rank(self, prompt: PromptTokens, workers: Sequence[Worker]) -> Ranking:
+        """The workers as they were given."""
+        del prompt
+        return Ranking(tuple(workers), "passthrough")
+
+
+class PowerOfTwo(Policy):
+    """The less busy of two at random: nearly as good as looking at all, and no herd."""
+
+    uses_loads = True
+
+    def __init__(
+        self, options: PolicyOptions | None = None, chance: random.Random | None = None
+    ) -> None:
+        del options
+        self._chance = chance or random.Random()
+
+    def rank(self, prompt: PromptTokens, workers: Sequence[Worker]) -> Ranking:
+        """The better of two, the other, then the rest by their load."""
+        del prompt
+        drawn = self._chance.sample(workers, len(workers))
+        pair, rest = drawn[:2], sorted(drawn[2:], key=by_requests)
+        usages = [worker.load.token_usage for worker in pair if worker.load is not None]
+        if len(usages) == 2 and usages[0] != usages[1]:
+            pair = pair if usages[0] < usages[1] else pair[::-1]
+            return Ranking((*pair, *rest), "power_of_two: emptier KV cache")
+        return Ranking(
+            (*sorted(pair, key=by_requests), *rest), "power_of_two: fewer generations"
+        )
