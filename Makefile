@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+CLIENTS := .venv-clients
 
-.PHONY: demo test check bench run lock protos format clean
+.PHONY: demo test test-clients check bench run lock lock-clients protos format clean
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +18,18 @@ demo: $(VENV)/installed        ## one agent turn on the scripted engine; ONCE=1 
 test: $(VENV)/installed        ## all tests
 	$(BIN)/python -m pytest -q
 
+$(CLIENTS)/installed: tests/clients/requirements.lock tests/clients/node/package-lock.json
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/clients/requirements.lock
+	npm ci --silent --prefix tests/clients/node
+	@touch $@
+
+# The table of docs/clients.md is made of what the tests found, also when some failed.
+test-clients: $(VENV)/installed $(CLIENTS)/installed  ## real client packages; needs Node 20; ARGS=--update-cassettes
+	@mkdir -p build
+	@$(CLIENTS)/bin/python -m pytest -q --confcutdir=tests/clients --junitxml=build/clients.xml tests/clients $(ARGS); \
+	status=$$?; $(BIN)/python scripts/client_matrix.py build/clients.xml $(MATRIX) && exit $$status
+
 check: $(VENV)/installed       ## format, lint, types, stubs: under a minute
 	scripts/check $(BIN)
 
@@ -29,6 +42,10 @@ run: $(VENV)/installed         ## smg ARGS="--worker-urls ... --model-path ..."
 lock:                          ## pin the newest versions that pyproject.toml allows
 	$(PYTHON) -m pip install --quiet uv && $(PYTHON) -m uv pip compile pyproject.toml --extra dev --universal --generate-hashes --python-version 3.11 --no-header --upgrade --quiet -o requirements.lock
 
+lock-clients:
+	$(PYTHON) -m pip install --quiet uv && $(PYTHON) -m uv pip compile tests/clients/requirements.in --universal --generate-hashes --python-version 3.11 --no-header --upgrade --quiet -o tests/clients/requirements.lock
+	npm update --package-lock-only --prefix tests/clients/node
+
 protos: $(VENV)/installed      ## generate smg/engines/_generated from proto/
 	$(BIN)/python scripts/generate_protos.py
 
@@ -36,4 +53,4 @@ format: $(VENV)/installed
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf $(VENV) $(CLIENTS) tests/clients/node/node_modules .mypy_cache .ruff_cache .pytest_cache build dist

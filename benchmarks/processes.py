@@ -47,7 +47,8 @@ async def running(
         async with asyncio.timeout(START_SECONDS):
             while not await asyncio.to_thread(_answers, port, ready):
                 if process.returncode is not None:
-                    raise ConfigError(f"{name} ended at start; {log} says why")
+                    said = log.read_text(errors="replace")[-2000:]
+                    raise ConfigError(f"{name} ended at start: {said}")
                 await asyncio.sleep(0.1)
         yield Running(name, process.pid, port)
     finally:

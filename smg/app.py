@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from smg.conversations import routes as conversations
 from smg.errors import GatewayError
 from smg.ids import new_id
 from smg.lab import routes as lab
+from smg.mcp.request_servers import RequestServer, RequestServers
 from smg.mcp.toolbox import Toolbox
 from smg.model import ModelDirectory
 from smg.responses import routes as responses
@@ -32,9 +33,9 @@ from smg.storage.base import Store
 from smg.storage.sql import SqlStore
 from smg.web import health
 from smg.web.auth import owner_check
-from smg.web.errors import on_bug, on_gateway_error, on_http_error
-from smg.web.request_id import RequestIds
-from smg.web.tools import ServerPolicy
+from smg.web.edge import Edge
+from smg.web.errors import on_gateway_error, on_http_error
+from smg.web.tools import McpRequest, ServerPolicy
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +57,27 @@ class Gateway:
 class ConfiguredTools:
     """The toolbox as intake sees it: tools, and what the operator says of each server."""
 
-    def __init__(self, toolbox: Toolbox) -> None:
+    def __init__(self, toolbox: Toolbox, brought: RequestServers) -> None:
         self._toolbox = toolbox
+        self._brought = brought
         self.tools = toolbox.tools
-        self.default_labels = toolbox.default_labels
+        self.call = toolbox.call
+
+    @property
+    def default_labels(self) -> Sequence[str]:
+        """Servers whose tools are offered without being named."""
+        return self._toolbox.default_labels
+
+    async def open(self, server: McpRequest, owner: str) -> RequestServer:
+        """Reach a server that a request brings along."""
+        return await self._brought.open(
+            server.label,
+            server.url or "",
+            authorization=server.authorization,
+            headers=server.headers,
+            owner=owner,
+            path=server.path,
+        )
 
     @property
     def policies(self) -> Mapping[str, ServerPolicy]:
@@ -69,6 +87,11 @@ class ConfiguredTools:
             label: ServerPolicy(label=label, needs_approval=spec.approval.needed)
             for label, spec in specs.items()
         }
+
+
+def _hosts(given: Sequence[str]) -> list[str]:
+    """Hosts as the flag gives them: apart, or with commas between them."""
+    return [host for text in given for host in text.split(",") if host]
 
 
 def database_url(settings: Settings) -> str:
@@ -107,6 +130,8 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
     """
     async with AsyncExitStack() as stack:
         toolbox = new_toolbox(settings)
+        brought = RequestServers(_hosts(settings.allow_request_mcp), now)
+        stack.push_async_callback(brought.close)
         pool = new_pool(settings)
         stack.push_async_callback(pool.close)
         synchronous: Literal["normal", "full"] = (
@@ -130,7 +155,7 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         stack.push_async_callback(runs.close, settings.shutdown_grace_seconds)
         kitchen = Kitchen(
             models=models,
-            tools=ConfiguredTools(toolbox),
+            tools=ConfiguredTools(toolbox, brought),
             store=store,
             limits=new_limits(settings),
             new_id=new_id,
@@ -193,6 +218,5 @@ def new_app(
     app.include_router(health.new_router(models, owner_of))
     app.add_exception_handler(GatewayError, on_gateway_error)
     app.add_exception_handler(HTTPException, on_http_error)
-    app.add_exception_handler(Exception, on_bug)
-    app.add_middleware(RequestIds)
+    app.add_middleware(Edge)
     return app

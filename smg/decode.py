@@ -3,13 +3,12 @@
 This is the per-token path: no await, no logging, no pydantic.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from smg.engines.base import EngineChunk, TokenLogprobs
 from smg.events import Usage
 from smg.items import Logprob
-from smg.parsers.base import OutputParser, ParsedDelta, Text
+from smg.parsers.base import OutputParser, ParsedDelta, ReasoningText, Text, ToolCallArguments
 from smg.tokens.detokenizer import Detokenizer
 from smg.tokens.tokenizer import Tokenizer
 
@@ -37,14 +36,13 @@ class Decoder:
     def feed(self, chunk: EngineChunk) -> list[ParsedDelta]:
         """Take new tokens; give what is certain."""
         self._tokens += len(chunk.ids)
-        if self._parser.reasoning:
-            self._reasoning += len(chunk.ids)
-        if not chunk.logprobs:
-            return self._feed(chunk.ids)
+        if chunk.logprobs:
+            return self._feed_with_logprobs(chunk)
+        if len(chunk.ids) == 1:
+            return self._feed_one(chunk.ids[0])
         deltas: list[ParsedDelta] = []
-        for token, entry in zip(chunk.ids, chunk.logprobs, strict=True):
-            self._pending.append(self._named(entry))
-            deltas += self._with_logprobs(self._feed((token,)))
+        for token in chunk.ids:  # One by one: reasoning may end inside a chunk, and is counted.
+            _join(deltas, self._feed_one(token))
         return deltas
 
     def finish(self) -> list[ParsedDelta]:
@@ -60,13 +58,22 @@ class Decoder:
         counted = told or Usage(input_tokens=prompt_tokens, output_tokens=self._tokens)
         return replace(counted, reasoning_tokens=self._reasoning)
 
-    def _feed(self, ids: Sequence[int]) -> list[ParsedDelta]:
+    def _feed_one(self, token: int) -> list[ParsedDelta]:
+        if self._parser.reasoning:
+            self._reasoning += 1
         deltas: list[ParsedDelta] = []
-        for delta in self._detokenizer.feed(ids):
+        for delta in self._detokenizer.feed((token,)):
             if delta.marker:
                 deltas += self._parser.feed_marker(delta.text)
             else:
                 deltas += self._parser.feed(delta.text)
+        return deltas
+
+    def _feed_with_logprobs(self, chunk: EngineChunk) -> list[ParsedDelta]:
+        deltas: list[ParsedDelta] = []
+        for token, entry in zip(chunk.ids, chunk.logprobs, strict=True):
+            self._pending.append(self._named(entry))
+            deltas += self._with_logprobs(self._feed_one(token))
         return deltas
 
     def _with_logprobs(self, deltas: list[ParsedDelta]) -> list[ParsedDelta]:
@@ -89,3 +96,17 @@ class Decoder:
     def _one(self, token: int, value: float) -> Logprob:
         raw = self._tokenizer.token_bytes(token)
         return Logprob(raw.decode(errors="replace"), value, raw)
+
+
+def _join(deltas: list[ParsedDelta], more: list[ParsedDelta]) -> None:
+    """Add deltas to others; text goes on in the last one if it is of the same kind."""
+    for delta in more:
+        match deltas[-1] if deltas else None, delta:
+            case (Text() as last, Text(text)):
+                last.text += text
+            case (ReasoningText() as last, ReasoningText(text)):
+                last.text += text
+            case (ToolCallArguments() as last, ToolCallArguments(text)):
+                last.text += text
+            case _:
+                deltas.append(delta)

@@ -13,14 +13,17 @@ from smg.agent.loop import Generate
 from smg.agent.run import Spoken
 from smg.decode import Decoder
 from smg.engines.base import EngineInfo, Finish, PromptTokens
-from smg.engines.guards import check_prompt
-from smg.errors import ContextLengthExceeded, ModelNotFound
+from smg.engines.guards import can_follow, check_prompt
+from smg.errors import ContextLengthExceeded, InvalidRequest, ModelNotFound
 from smg.items import Item
-from smg.parsers.base import Text
+from smg.parsers.base import Text, ToolCallEnd
 from smg.parsers.registry import (
+    RAW,
     REASONING,
+    Guide,
     ToolSchema,
     answer_constraint,
+    answer_or_calls,
     guide,
     markers,
     new_parser,
@@ -28,7 +31,17 @@ from smg.parsers.registry import (
 )
 from smg.tokens.detokenizer import new_detokenizer
 from smg.tokens.prompt import Prompt, PromptBuilder, tool_definition
-from smg.turn import Constraint, CustomTool, FunctionTool, Offer, Sampling, ToolChoice, Turn
+from smg.turn import (
+    Constraint,
+    CustomTool,
+    FunctionTool,
+    Grammar,
+    Offer,
+    Regex,
+    Sampling,
+    ToolChoice,
+    Turn,
+)
 from smg.workers.pool import Pool
 
 NO_TOOLS = "passthrough"
@@ -108,30 +121,17 @@ class ServedModel:
         turn = self._fitted(turn)
         prompt = await self.builder.build_async(turn, output, step.starts)
         starts_open = prompt_starts_open(self.reasoning, prompt.text)
-        offers = turn.tools.callable_offers()
-        schemas = tuple(_schema(offer) for offer in offers)
-        choice = turn.tools.choice if step.number == 0 else ToolChoice()
+        schemas = tuple(self._schema(offer) for offer in turn.tools.callable_offers())
         # A call that was forced has been made by now; the model may answer.
-        guided = guide(
-            tools=self.tools,
-            reasoning=self.reasoning,
-            offered=schemas,
-            choice=choice,
-            parallel=turn.tools.parallel,
-            starts_open=starts_open,
-        )
-        tools = self.tools if offers else NO_TOOLS
-        constraint = turn.output_constraint
-        if guided is not None:
-            tools, constraint = guided.tools, guided.constraint
-        elif constraint is not None:
-            constraint = answer_constraint(self.reasoning, constraint, starts_open)
+        choice = turn.tools.choice if step.number == 0 else ToolChoice()
+        guided = self._guide(turn, choice, schemas, starts_open)
+        constraint = guided.constraint if guided else None
         tokens = self._tokens(turn, prompt, constraint, step.max_tokens)
         shows_tags = not turn.separate_reasoning and starts_open is True
         return Prepared(
             tokens=tokens,
             reasoning=self.reasoning if turn.separate_reasoning else NO_TOOLS,
-            tools=tools,
+            tools=guided.tools if guided else self._reads_calls(schemas),
             offered=schemas,
             starts_open=starts_open,
             prefix=f"{REASONING[self.reasoning].tags.starts[0]}\n" if shows_tags else "",
@@ -148,6 +148,9 @@ class ServedModel:
                 deltas = decoder.feed(chunk)
                 if chunk.finish is not None or decoder.stopped:
                     deltas += decoder.finish()
+                    if prepared.tools == RAW and chunk.finish is Finish.LENGTH:
+                        # Its end is the output's end: cut short, it is not whole.
+                        deltas = [d for d in deltas if not isinstance(d, ToolCallEnd)]
                     usage = decoder.usage(chunk.usage, len(prompt.ids))
                     yield Spoken(deltas, chunk.finish or Finish.STOP, usage)
                     return
@@ -162,6 +165,81 @@ class ServedModel:
             return turn
         return replace(turn, template_kwargs={**kwargs, switch: kwargs[other]})
 
+    def _reads_calls(self, schemas: Sequence[ToolSchema]) -> str:
+        return self.tools if schemas else NO_TOOLS
+
+    def _schema(self, offer: Offer) -> ToolSchema:
+        tool = offer.tool
+        form = _form(tool) if isinstance(tool, CustomTool) else None
+        return ToolSchema(
+            name=offer.name,
+            parameters=tool_definition(offer)["function"]["parameters"],
+            strict=tool.strict if isinstance(tool, FunctionTool) else None,
+            free_text=isinstance(tool, CustomTool),
+            # Where the engine cannot follow it, it stands in the tool's description only.
+            form=form if form and can_follow(self.info, form) else None,
+        )
+
+    def _guide(
+        self,
+        turn: Turn,
+        choice: ToolChoice,
+        schemas: Sequence[ToolSchema],
+        starts_open: bool | None,
+    ) -> Guide | None:
+        """What keeps the output to what was asked for; None if nothing need, or can, be done.
+
+        Raises:
+            InvalidRequest: something must be done that this engine cannot do.
+        """
+        found = self._wanted_guide(turn, choice, schemas, starts_open)
+        if found is None or can_follow(self.info, found.constraint):
+            return found
+        if choice.mode == "required":
+            raise InvalidRequest(
+                f"This model's engine, {self.info.engine}, cannot be made to call a tool: "
+                "'tool_choice' must be 'auto' or 'none'.",
+                param="tool_choice",
+                code="unsupported_parameter",
+            )
+        if turn.output_constraint is not None:
+            raise InvalidRequest(
+                f"This model's engine, {self.info.engine}, cannot keep an answer to a JSON "
+                "format ('text.format', 'response_format').",
+                code="unsupported_parameter",
+            )
+        # The model is free to call: a second call is not listened to, where one is allowed, and
+        # arguments of strict tools are as good as the model.
+        return None
+
+    def _wanted_guide(
+        self,
+        turn: Turn,
+        choice: ToolChoice,
+        schemas: Sequence[ToolSchema],
+        starts_open: bool | None,
+    ) -> Guide | None:
+        answer, parallel = turn.output_constraint, turn.tools.parallel
+        if answer is None or choice.mode == "required":
+            return guide(
+                tools=self.tools,
+                reasoning=self.reasoning,
+                offered=schemas,
+                choice=choice,
+                parallel=parallel,
+                starts_open=starts_open,
+            )
+        if not schemas:
+            return Guide(answer_constraint(self.reasoning, answer, starts_open), NO_TOOLS, None)
+        return answer_or_calls(
+            tools=self.tools,
+            reasoning=self.reasoning,
+            offered=schemas,
+            answer=answer,
+            parallel=parallel,
+            starts_open=starts_open,
+        )
+
     def _tokens(
         self, turn: Turn, prompt: Prompt, constraint: Constraint | None, max_tokens: int | None
     ) -> PromptTokens:
@@ -172,6 +250,7 @@ class ServedModel:
             constraint=constraint,
             text=prompt.text,
             routing_key=turn.routing_key,
+            turn_id=turn.id,
         )
         try:
             check_prompt(tokens, self.info)
@@ -196,14 +275,14 @@ _EFFORTS = {"none": "low", "minimal": "low", "xhigh": "high", "max": "high"}
 """Efforts that templates do not know, to the nearest of low, medium and high."""
 
 
-def _schema(offer: Offer) -> ToolSchema:
-    tool = offer.tool
-    return ToolSchema(
-        name=offer.name,
-        parameters=tool_definition(offer)["function"]["parameters"],
-        strict=tool.strict if isinstance(tool, FunctionTool) else None,
-        free_text=isinstance(tool, CustomTool),
-    )
+def _form(tool: CustomTool) -> Constraint | None:
+    """What a custom tool's text must look like."""
+    match tool:
+        case CustomTool(syntax="regex", definition=str(pattern)):
+            return Regex(pattern)
+        case CustomTool(syntax="lark", definition=str(text)):
+            return Grammar(text, "lark")
+    return None
 
 
 def _filled(sampling: Sampling, defaults: Mapping[str, Any]) -> Sampling:

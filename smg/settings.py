@@ -73,7 +73,20 @@ class Settings:
         (), "Workers", "engines to use: grpc://host:port, grpcs://host:port", metavar="URL"
     )
     policy: str = option(
-        "round_robin", "Workers", "how a worker is chosen", choices=("round_robin", "random")
+        "cache_aware",
+        "Workers",
+        "how a worker is chosen",
+        choices=(
+            "random",
+            "round_robin",
+            "passthrough",
+            "cache_aware",
+            "power_of_two",
+            "least_load",
+            "prefix_hash",
+            "consistent_hashing",
+            "manual",
+        ),
     )
     worker_startup_timeout_secs: float = option(
         60.0, "Workers", "how long to wait at start for the first worker to answer", least=0
@@ -164,6 +177,14 @@ class Settings:
 
     mcp_config_path: str | None = option(
         None, "MCP", "JSON or YAML file with the MCP servers", metavar="FILE"
+    )
+
+    allow_request_mcp: tuple[str, ...] = option(
+        (),
+        "MCP",
+        "hosts whose MCP servers requests may name by server_url (https; http for loopback "
+        "addresses written as such)",
+        metavar="HOST",
     )
 
     synchronous: str = option(

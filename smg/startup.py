@@ -32,7 +32,7 @@ from smg.settings import Settings, check_file
 from smg.tokens.prompt import PromptBuilder
 from smg.tokens.source import ModelFiles, locate
 from smg.turn import Limits
-from smg.workers.policies import POLICIES
+from smg.workers.policies.registry import POLICIES
 from smg.workers.pool import Pool, Probing
 from smg.workers.worker import Worker
 

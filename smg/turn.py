@@ -29,9 +29,10 @@ class Regex:
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """Output must be derived from this grammar (EBNF or Lark, as the engine reads it)."""
+    """Output must be derived from this grammar."""
 
     text: str
+    syntax: Literal["ebnf", "lark"] = "ebnf"
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,7 +185,9 @@ class AgentLoop:
         self._deaf = self._called_client = self._called_server = self._forbidden_call = False
         if cut:
             self._abandon_pending(events)
-            events.append(self._finish(Outcome.INCOMPLETE, reason="max_output_tokens"))
+            filtered = finish is Finish.CONTENT_FILTER
+            reason = "content_filter" if filtered else "max_output_tokens"
+            events.append(self._finish(Outcome.INCOMPLETE, reason=reason))
             return events
         self._refuse_excess(events)
         self._advance(events)

@@ -99,7 +99,7 @@ def error_chunk(event: TurnFinished) -> bytes:
 def finish_reason(event: TurnFinished) -> str:
     """Why the generation ended, in chat's words."""
     if event.outcome is Outcome.INCOMPLETE:
-        return "length"
+        return "content_filter" if event.reason == "content_filter" else "length"
     called = any(isinstance(item, FunctionCall) for item in event.items)
     return "tool_calls" if called else "stop"
 

@@ -19,6 +19,8 @@ class Finish(StrEnum):
     STOP = "stop"
     LENGTH = "length"
     ABORT = "abort"
+    CONTENT_FILTER = "content_filter"
+    """A server behind HTTP would not let it be said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,8 @@ class PromptTokens:
     text: str = ""
     """The rendered prompt, for logs and for engines that like to see it."""
     routing_key: str | None = None
+    turn_id: str | None = None
+    """Whose generation it is: a turn stays on one worker while that is healthy."""
 
 
 @dataclass(slots=True)

@@ -7,6 +7,19 @@ engines together with every other request they are working on; so none of them s
 
 from smg.engines.base import EngineInfo, PromptTokens
 from smg.errors import ContextLengthExceeded, PromptRejected
+from smg.turn import Constraint, Grammar
+
+UNGUIDED = frozenset({"mlx"})
+"""Engines that cannot constrain their output at all."""
+READS_LARK = frozenset({"vllm"})
+
+
+def can_follow(info: EngineInfo, constraint: Constraint) -> bool:
+    """Whether this kind of engine constrains its output like this. One not yet known may."""
+    if info.engine in UNGUIDED:
+        return False
+    is_lark = isinstance(constraint, Grammar) and constraint.syntax == "lark"
+    return not is_lark or not info.engine or info.engine in READS_LARK
 
 
 def check_prompt(prompt: PromptTokens, info: EngineInfo) -> int | None:

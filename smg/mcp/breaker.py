@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 from smg.mcp.spec import BreakerLimits
 
@@ -40,8 +39,8 @@ class Breaker:
         self._trying = False
 
     @property
-    def state(self) -> Literal["closed", "open", "half_open"]:
-        """Who may pass now: everybody, nobody, one."""
+    def state(self) -> str:
+        """Who may pass now: everybody (closed), nobody (open), one (half_open)."""
         if self._failures < self._limits.failures:
             return "closed"
         return "open" if self._clock() < self._opens_at else "half_open"

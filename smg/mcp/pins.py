@@ -53,5 +53,7 @@ class Pins:
 
     def approve(self) -> Catalog:
         """Agree to the list as it is now."""
-        self._approved = self._seen if self._seen.digest else None
+        if not self._seen.digest:
+            return self._seen
+        self._approved = self._seen
         return self.see(self._seen)

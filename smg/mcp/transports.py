@@ -18,13 +18,14 @@ from typing import TextIO
 import anyio
 import httpx2
 from mcp.client.sse import sse_client
-from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.client.stdio import get_default_environment
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
 
 from smg.mcp.spec import Command, Endpoint, ServerSpec
 from smg.mcp.stderr import StderrLog
+from smg.mcp.stdio import LineTooLong, Start, run_process
 
 Streams = tuple[ReadStream[SessionMessage | Exception], WriteStream[SessionMessage]]
 
@@ -54,6 +55,8 @@ class Traces:
     """The last HTTP status of an error or a redirect."""
     stderr: str = ""
     """The last line a process wrote to standard error."""
+    reason: str | None = None
+    """Why the connection ended, where that is known."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when no message can come any more."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -85,26 +88,22 @@ async def open_streams(
         else _reached(spec, spec.transport, traces, wire)
     )
     async with opened as (reading, writing):
-        yield _Watched(reading, traces.ended), writing
+        yield _Watched(reading, traces), writing
 
 
 @asynccontextmanager
 async def _started(
     spec: ServerSpec, command: Command, traces: Traces
 ) -> AsyncGenerator[Streams, None]:
-    parameters = StdioServerParameters(
-        command=find_program(command.program),
-        args=list(command.args),
-        env={name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        | {name: secret.reveal() for name, secret in command.env.items()},
-        cwd=command.cwd,
-    )
-    async with (
-        _captured_stderr(spec, traces) as stderr,
-        stdio_client(parameters, errlog=stderr) as streams,
-    ):
-        stderr.close()  # The process has its own copy; with ours open the pipe would never end.
-        yield streams
+    env = get_default_environment()
+    env |= {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    env |= {name: secret.reveal() for name, secret in command.env.items()}
+    argv = (find_program(command.program), *command.args)
+    async with _captured_stderr(spec, traces) as stderr:
+        start = Start(argv=argv, env=env, cwd=command.cwd, stderr=stderr)
+        async with run_process(start) as streams:
+            stderr.close()  # The process has its own copy; with ours open the pipe would never end.
+            yield streams
 
 
 def find_program(name: str) -> str:
@@ -215,9 +214,9 @@ class _Given:
 class _Watched:
     """A stream of messages that tells when it has ended; the SDK keeps that to itself."""
 
-    def __init__(self, inner: ReadStream[SessionMessage | Exception], ended: asyncio.Event) -> None:
+    def __init__(self, inner: ReadStream[SessionMessage | Exception], traces: Traces) -> None:
         self._inner = inner
-        self._ended = ended
+        self._traces = traces
 
     def __getattr__(self, name: str) -> object:
         # The SDK asks some streams for the sender's context (`last_context`).
@@ -234,10 +233,13 @@ class _Watched:
 
     async def __anext__(self) -> SessionMessage | Exception:
         try:
-            return await self._inner.__anext__()
+            item = await self._inner.__anext__()
         except (StopAsyncIteration, anyio.ClosedResourceError):
-            self._ended.set()
+            self._traces.ended.set()
             raise
+        if isinstance(item, LineTooLong):
+            self._traces.reason = str(item)
+        return item
 
     async def __aenter__(self) -> "_Watched":
         await self._inner.__aenter__()

@@ -18,6 +18,7 @@ from smg.parsers.base import (
 )
 from smg.parsers.literals import Literals
 from smg.parsers.tape import SPACE, Steps, Tape
+from smg.turn import Constraint
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class ToolSchema:
     strict: bool | None
     free_text: bool = False
     """A custom tool: its one parameter is the string `input`."""
+    form: Constraint | None = None
+    """What that string must look like."""
 
 
 class Reading:

@@ -27,8 +27,20 @@ from smg.parsers.base import OutputParser
 from smg.parsers.chained import ChainedParser
 from smg.parsers.detection import Detected
 from smg.parsers.detection import detect as detect_families
-from smg.parsers.guides import NATIVE_FORMS, Guide, after_analysis, after_reasoning, wanted_calls
+from smg.parsers.guides import (
+    NATIVE_FORMS,
+    RAW,
+    Guide,
+    NativeForm,
+    Wanted,
+    after_analysis,
+    after_reasoning,
+    raw_input,
+    wanted_calls,
+)
+from smg.parsers.guides import answer_or_calls as new_answer_or_calls
 from smg.parsers.guides import guide as new_guide
+from smg.parsers.raw_input import RawInputParser
 from smg.parsers.reading import ToolSchema
 from smg.parsers.tagged import NO_REASONING, ReasoningTags, TaggedParser, ToolSyntax
 from smg.turn import Constraint, StructuralTag, ToolChoice
@@ -156,6 +168,17 @@ def new_parser(
     `starts_open` is what the rendered prompt shows: reasoning is open, or is closed or off; None
     if it shows nothing, which leaves it to the family.
     """
+    if tools == RAW:
+        inner = new_parser(
+            reasoning=reasoning, tools="passthrough", offered=(), starts_open=starts_open
+        )
+        return RawInputParser(inner, offered[0].name)
+    return _family_parser(reasoning, tools, offered, starts_open)
+
+
+def _family_parser(
+    reasoning: str, tools: str, offered: Sequence[ToolSchema], starts_open: bool | None
+) -> OutputParser:
     reasoning, tools = resolve_reasoning(reasoning), resolve_tools(tools)
     tags, syntax = REASONING[reasoning].tags, TOOLS[tools].syntax
     if reasoning == "harmony":
@@ -195,6 +218,7 @@ _CONTROL = re.compile(r"<[|｜][^<>]*>|<[^<>]*[|｜]>|｜DSML｜")
 
 def markers(reasoning: str, tools: str) -> frozenset[str]:
     """Literals that the detokenizer must keep if the tokenizer has them as special tokens."""
+    tools = "passthrough" if tools == RAW else tools
     reasoning, tools = resolve_reasoning(reasoning), resolve_tools(tools)
     tags, syntax = REASONING[reasoning].tags, TOOLS[tools].syntax
     found = {*tags.starts, *tags.ends, *tags.also_ends, *tags.framing}
@@ -228,16 +252,41 @@ def guide(
     None if there is nothing to enforce, or if the family offers no way to enforce it while the
     model stays free to answer without a call.
     """
-    family = resolve_tools(tools)
-    # DeepSeek V4 reads as V3.2 does, but writes another wrapper.
-    native = NATIVE_FORMS.get(tools if tools in NATIVE_FORMS else family)
+    family, native = resolve_tools(tools), _native_form(tools)
     wanted = wanted_calls(offered, choice, parallel=parallel)
+    tags = REASONING[resolve_reasoning(reasoning)].tags
+    if wanted.required and len(wanted.tools) == 1 and choice.names is not None:
+        raw = raw_input(family, wanted.tools[0], tags, starts_open)
+        if raw is not None:
+            return raw
     found = new_guide(tools=family, native=native, choice=choice, wanted=wanted)
     if found is None or not (wanted.required or native is None):
         # Under auto, text is free until a call begins: reasoning closes in it.
         return found
+    return replace(found, constraint=after_reasoning(found.constraint, tags, starts_open))
+
+
+def answer_or_calls(
+    *,
+    tools: str,
+    reasoning: str,
+    offered: Sequence[ToolSchema],
+    answer: Constraint,
+    parallel: bool,
+    starts_open: bool | None,
+) -> Guide:
+    """What keeps an answer to its form, while the model stays free to call instead."""
+    wanted = Wanted(offered, required=True, single=not parallel)
+    found = new_answer_or_calls(
+        tools=resolve_tools(tools), native=_native_form(tools), wanted=wanted, answer=answer
+    )
     tags = REASONING[resolve_reasoning(reasoning)].tags
     return replace(found, constraint=after_reasoning(found.constraint, tags, starts_open))
+
+
+def _native_form(tools: str) -> NativeForm | None:
+    # DeepSeek V4 reads as V3.2 does, but writes another wrapper.
+    return NATIVE_FORMS.get(tools if tools in NATIVE_FORMS else resolve_tools(tools))
 
 
 def answer_constraint(
@@ -271,6 +320,7 @@ def detect(
 
 
 __all__ = [
+    "RAW",
     "REASONING",
     "TOOLS",
     "Detected",
@@ -279,6 +329,7 @@ __all__ = [
     "ToolFamily",
     "ToolSchema",
     "answer_constraint",
+    "answer_or_calls",
     "detect",
     "family_call_id",
     "guide",

@@ -190,8 +190,9 @@ class Shown:
         if self.kind.whole and (self.told.text or not cut):
             # A call that was cut may not have been told at all.
             require(item.get(self.kind.whole) == self.told.text, "a call ends as it was told")
+        if self.kind.whole and not (cut and self.kind.steps):
+            require(self.told.is_whole, "an item ends after its text")
         if not cut:
-            require(self.told.is_whole or not self.kind.whole, "an item ends after its text")
             require(len(self.steps) == len(self.kind.steps), "an item ends after its last step")
         if self.steps and "failed" in self.kind.steps[len(self.steps) - 1]:
             failed = item.get("error") is not None

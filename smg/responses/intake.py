@@ -13,16 +13,24 @@ from smg.items import Item, McpTool, Message
 from smg.json_reader import Reader
 from smg.responses.body import Head
 from smg.responses.compact import compact, compaction_turn, opened
-from smg.responses.context import Input, approved_calls, check_outputs, read_input
+from smg.responses.context import approved_calls, check_outputs, read_input
 from smg.responses.schema import InputRequest, ResponsesRequest, TextFormat
 from smg.seal import Seal
 from smg.storage.base import Store
-from smg.turn import Constraint, JsonSchema, Limits, NewId, Now, Sampling, ToolSet, Turn
+from smg.turn import (
+    Constraint,
+    JsonSchema,
+    Limits,
+    NewId,
+    Now,
+    Sampling,
+    ToolResult,
+    ToolSet,
+    Turn,
+)
 from smg.web.schema import stops
 from smg.web.tools import (
-    ListTools,
     McpRequest,
-    OfferedTools,
     RequestedTools,
     ServerPolicy,
     offer_tools,
@@ -78,8 +86,24 @@ class Models(Protocol):
         ...
 
 
-class ToolListing(Protocol):
-    """The configured MCP servers, as intake sees them."""
+class RequestServer(Protocol):
+    """An MCP server that a request brought along."""
+
+    async def tools(self) -> tuple[McpTool, ...]:
+        """Its tools.
+
+        Raises:
+            ToolServerError: the server does not answer.
+        """
+        ...
+
+    async def call(self, name: str, arguments: str) -> ToolResult:
+        """Run one call; a failing tool is a result, not an exception."""
+        ...
+
+
+class ToolListing(Tools, Protocol):
+    """The MCP servers, as intake sees them."""
 
     @property
     def policies(self) -> Mapping[str, ServerPolicy]:
@@ -98,6 +122,44 @@ class ToolListing(Protocol):
             ToolServerError: the server does not answer.
         """
         ...
+
+    async def open(self, server: McpRequest, owner: str) -> RequestServer:
+        """Reach a server that a request brings along.
+
+        Raises:
+            InvalidRequest: requests may not name this server.
+            ToolServerError: the server does not answer.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TurnTools:
+    """The tools of one turn: the gateway's servers, and those that the request brought."""
+
+    configured: ToolListing
+    brought: Mapping[str, RequestServer]
+
+    @property
+    def policies(self) -> Mapping[str, ServerPolicy]:
+        """What is to be asked of whom; of servers the operator does not know, everything."""
+        theirs = {
+            label: ServerPolicy(label=label, needs_approval=lambda _: False, asks_by_default=True)
+            for label in self.brought
+        }
+        return {**self.configured.policies, **theirs}
+
+    async def tools(self, label: str) -> tuple[McpTool, ...]:
+        """The tools of a server of either kind."""
+        if label in self.brought:
+            return await self.brought[label].tools()
+        return await self.configured.tools(label)
+
+    async def call(self, server: str, name: str, arguments: str) -> ToolResult:
+        """Run one call where it belongs."""
+        if server in self.brought:
+            return await self.brought[server].call(name, arguments)
+        return await self.configured.call(server, name, arguments)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +209,8 @@ async def accept(request: ResponsesRequest, kitchen: Kitchen, owner: str) -> Ord
     """
     check_fields(request)
     model = find_model(request, kitchen)
-    turn = await new_turn(request, kitchen, model, owner)
+    asked = await new_turn(request, kitchen, model, owner)
+    turn = asked.turn
     turn, spent = await _compacted(turn, model, _threshold(request), kitchen.new_id)
     first = None
     if not spent:
@@ -163,6 +226,7 @@ async def accept(request: ResponsesRequest, kitchen: Kitchen, owner: str) -> Ord
         background=request.background is True,
         seals_reasoning="reasoning.encrypted_content" in (request.include or ()),
         spent=spent,
+        tools=asked.tools if asked.tools.brought else None,
         previous_response_id=request.previous_response_id,
         conversation_id=conversation_of(request),
     )
@@ -230,7 +294,15 @@ def _check_source(request: InputRequest) -> None:
         )
 
 
-async def new_turn(request: InputRequest, kitchen: Kitchen, model: TurnModel, owner: str) -> Turn:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for, and who runs its calls."""
+
+    turn: Turn
+    tools: TurnTools
+
+
+async def new_turn(request: InputRequest, kitchen: Kitchen, model: TurnModel, owner: str) -> Asked:
     """The turn a request asks for."""
     _check_source(request)
     given = await read_input(request.input, kitchen.store, owner, kitchen.new_id)
@@ -239,7 +311,15 @@ async def new_turn(request: InputRequest, kitchen: Kitchen, model: TurnModel, ow
         kitchen, owner, request.previous_response_id, conversation_of(request)
     )
     check_outputs(history, given.items, strict=kitchen.strict_calls)
-    offered = await _offered(request, kitchen, (*history, *given.items), given)
+    requested = read_tools([*(request.tools or ()), *given.tools])
+    tools = await _turn_tools(requested, kitchen, owner)
+    offered = await offer_tools(
+        requested,
+        policies=tools.policies,
+        list_tools=tools.tools,
+        context=(*history, *given.items),
+        new_id=kitchen.new_id,
+    )
     effort = request.reasoning.effort if request.reasoning else None
     turn = Turn(
         id=kitchen.new_id("resp"),
@@ -265,7 +345,9 @@ async def new_turn(request: InputRequest, kitchen: Kitchen, model: TurnModel, ow
         },
         routing_key=_routing_key(request),
     )
-    return compaction_turn(turn, kitchen.new_id) if given.wants_compaction else turn
+    if given.wants_compaction:
+        turn = compaction_turn(turn, kitchen.new_id)
+    return Asked(turn, tools)
 
 
 async def read_history(
@@ -282,19 +364,21 @@ async def read_history(
     return opened(history, kitchen.seal, owner)
 
 
-async def _offered(
-    request: InputRequest, kitchen: Kitchen, context: Sequence[Item], given: Input
-) -> OfferedTools:
-    requested = read_tools([*(request.tools or ()), *given.tools])
+async def _turn_tools(requested: RequestedTools, kitchen: Kitchen, owner: str) -> TurnTools:
+    """Reach the servers that the request brings, and add those that are always offered."""
+    brought: dict[str, RequestServer] = {}
+    for server in requested.servers:
+        if server.url is None:
+            continue
+        if server.label in kitchen.tools.policies:
+            raise InvalidRequest(
+                f"Invalid '{server.path}.server_url': {server.label!r} is a server of this "
+                "gateway; name it without a URL, or use another label.",
+                param=f"{server.path}.server_url",
+            )
+        brought[server.label] = await kitchen.tools.open(server, owner)
     _add_defaults(requested, kitchen.tools)
-    list_tools: ListTools = kitchen.tools.tools
-    return await offer_tools(
-        requested,
-        policies=kitchen.tools.policies,
-        list_tools=list_tools,
-        context=context,
-        new_id=kitchen.new_id,
-    )
+    return TurnTools(kitchen.tools, brought)
 
 
 def _add_defaults(requested: RequestedTools, tools: ToolListing) -> None:

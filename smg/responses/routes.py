@@ -102,7 +102,7 @@ class Routes:
         owner = self.owner_of(request)
         body = await read_body(request, InputRequest, self.max_body_bytes)
         model = find_model(body, self.kitchen)
-        turn = await new_turn(body, self.kitchen, model, owner)
+        turn = (await new_turn(body, self.kitchen, model, owner)).turn
         return {"object": "response.input_tokens", "input_tokens": await model.count(turn)}
 
     async def compact(self, request: Request) -> Json:
@@ -110,7 +110,7 @@ class Routes:
         owner, kitchen = self.owner_of(request), self.kitchen
         body = await read_body(request, CompactRequest, self.max_body_bytes)
         model = find_model(body, kitchen)
-        turn = await new_turn(body, kitchen, model, owner)
+        turn = (await new_turn(body, kitchen, model, owner)).turn
         item, usage = await compact(turn, model, kitchen.new_id)
         sealed = Adornment(kitchen.seal, owner, seals_reasoning=False).item(item)
         kept = kept_messages((*turn.history, *turn.input))

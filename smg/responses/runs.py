@@ -77,7 +77,7 @@ class Restart:
 class Runs:
     """Starts, finds and stops responses."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one of each thing it works with
         self,
         *,
         store: Store,

@@ -7,6 +7,7 @@ template and no token.
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from smg.errors import InvalidRequest
 from smg.items import (
@@ -38,6 +39,8 @@ OpenSealed = Callable[[str], str]
 """An opaque summary to its text."""
 OfferedNames = Mapping[tuple[str | None, str], str]
 """(server or namespace, tool) to the name under which the model knows it."""
+Content = Callable[[Iterable[Part]], Any]
+"""A message's parts to its content."""
 
 NO_OUTPUT = "The call has no output."
 DENIED = "The user denied this call."
@@ -64,11 +67,13 @@ def new_messages(
     open_sealed: OpenSealed = stays_sealed,
     names: OfferedNames | None = None,
     starts: Container[str] = (),
+    content_of: Content | None = None,
 ) -> list[ChatMessage]:
     """The messages of a conversation, oldest first.
 
     `starts` are ids of items with which a generation began: calls before and after such an item
-    were made one after the other, not side by side.
+    were made one after the other, not side by side. `content_of` is for models that read more
+    than text.
 
     Raises:
         InvalidRequest: an output without its call, or a part that is no text.
@@ -84,7 +89,7 @@ def new_messages(
     for item in said:
         if item.id in starts:
             writer.close()
-        _write(writer, item)
+        _write(writer, item, content_of or text_of)
     writer.close()
     return writer.messages
 
@@ -95,13 +100,13 @@ def _uncompacted(items: Sequence[Item], last: int) -> Sequence[Item]:
     return [*words, *items[last + 1 :]]
 
 
-def _write(writer: "_Writer", item: Item) -> None:
+def _write(writer: "_Writer", item: Item, content_of: Content) -> None:
     match item:
         case Message(role="assistant"):
             writer.speak(text_of(item.parts))
         case Message():
             writer.close()
-            writer.messages.append({"role": item.role, "content": text_of(item.parts)})
+            writer.messages.append({"role": item.role, "content": content_of(item.parts)})
         case Reasoning():
             writer.think(item.text)
         case FunctionCall() | CustomToolCall() | McpCall() | HostedCall():

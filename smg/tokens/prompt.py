@@ -137,7 +137,7 @@ class PromptBuilder:
             (*turn.history, *turn.input, *output),
             self._call_id,
             open_sealed=self._open_sealed,
-            names=_offered_names(turn.tools.offers),
+            names=offered_names(turn.tools.offers),
             starts=starts,
         )
         tools = [tool_definition(offer) for offer in turn.tools.callable_offers()]
@@ -216,7 +216,8 @@ def _custom_description(tool: CustomTool) -> str:
     return f"{tool.description}\n\n{rule}" if tool.description else rule
 
 
-def _offered_names(offers: Sequence[Offer]) -> dict[tuple[str | None, str], str]:
+def offered_names(offers: Sequence[Offer]) -> dict[tuple[str | None, str], str]:
+    """The name under which a model knows each tool, by where the tool is from and its own name."""
     return {
         (
             offer.tool.server if isinstance(offer.tool, ServerTool) else offer.tool.namespace,

@@ -1,6 +1,5 @@
 """Errors to HTTP: OpenAI's envelope everywhere, and the same words for the same mistakes."""
 
-import logging
 from typing import Any
 
 from fastapi import Request
@@ -10,8 +9,6 @@ from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
 from smg.errors import GatewayError, InvalidRequest, NotFound
-
-log = logging.getLogger(__name__)
 
 _CODES = {
     "missing": "missing_required_parameter",
@@ -98,9 +95,3 @@ async def on_http_error(_request: Request, error: Exception) -> JSONResponse:
         return response_for(NotFound(f"Unknown path: {_request.method} {_request.url.path}"))
     body: dict[str, Any] = InvalidRequest(str(error.detail)).envelope()
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
-
-
-async def on_bug(request: Request, error: Exception) -> JSONResponse:
-    """Handler for everything else: a mistake of ours, logged with its traceback."""
-    log.error("Unhandled error in %s %s", request.method, request.url.path, exc_info=error)
-    return response_for(GatewayError("The gateway made a mistake; it has been logged."))

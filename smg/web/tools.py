@@ -36,6 +36,8 @@ class ServerPolicy:
 
     label: str
     needs_approval: Callable[[str], bool]
+    asks_by_default: bool = False
+    """Whether calls wait for approval when the request says nothing."""
     builtin_type: str | None = None
     """The hosted tool type this server stands in for: web_search_preview, ..."""
     builtin_tool: str | None = None
@@ -51,6 +53,10 @@ class McpRequest:
     approval: Any
     """never, always, {"always": {...}, "never": {...}}, or None: as configured."""
     path: str
+    url: str | None = None
+    """Where the server is, when it is not one of this gateway's."""
+    authorization: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 ListTools = Callable[[str], Awaitable[tuple[McpTool, ...]]]
@@ -192,7 +198,20 @@ def _mcp(tool: Reader) -> McpRequest:
         allowed=_allowed(tool),
         approval=_approval(tool),
         path=tool.path,
+        url=tool.optional("server_url"),
+        authorization=tool.optional("authorization"),
+        headers=_headers(tool),
     )
+
+
+def _headers(tool: Reader) -> Mapping[str, str]:
+    match tool.fields.get("headers"):
+        case None:
+            return {}
+        case dict() as headers if all(isinstance(value, str) for value in headers.values()):
+            return headers
+        case _:
+            raise tool.error("headers", "an object of strings")
 
 
 def _allowed(tool: Reader) -> Mapping[str, Any] | None:
@@ -216,7 +235,10 @@ def _approval(tool: Reader) -> Any:
 
 
 def _without_secrets(fields: Mapping[str, Any]) -> Json:
-    return {k: v for k, v in fields.items() if k not in ("authorization", "headers")}
+    shown = {k: v for k, v in fields.items() if k not in ("authorization", "headers")}
+    if isinstance(url := shown.get("server_url"), str):
+        shown["server_url"] = url.partition("?")[0]  # A key may be in its query.
+    return shown
 
 
 def _refuse_doubles(requested: RequestedTools, path: str) -> None:
@@ -304,7 +326,9 @@ def _needs_approval(tool: McpTool, server: McpRequest, policy: ServerPolicy) -> 
     match server.approval:
         case "always":
             return True
-        case None | "never":
+        case None:
+            return policy.asks_by_default
+        case "never":
             return False
         case rules:
             if "always" in rules and _matches(tool, rules["always"] or {}):

@@ -6,16 +6,25 @@ down, and probed in the background until it answers. It must not know what token
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+import random
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from smg.engines.base import EngineChunk, EngineInfo, PromptTokens
-from smg.errors import EngineError, WorkerOverloaded, WorkerUnavailable
-from smg.workers.policies import Policy
-from smg.workers.worker import Worker
+from smg.errors import EngineError
+from smg.workers.attempts import Attempts, Place
+from smg.workers.observer import NoObserver, Observer
+from smg.workers.policies.base import Policy, Ranking
+from smg.workers.retries import Budget, Retries
+from smg.workers.worker import Visit, Worker
 
 logger = logging.getLogger(__name__)
+
+MAX_TURNS = 20_000
+"""Turns whose worker is remembered: more than run at once, for ended ones are not told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,43 +34,85 @@ class Probing:
     interval_s: float = 30.0
     """While a worker is up."""
     first_s: float = 0.5
-    """After a probe of a worker that is down; doubled each time."""
+    """After a probe that failed; doubled each time while the worker is down."""
     longest_s: float = 15.0
     """The most that doubling leads to."""
+    load_interval_s: float = 10.0
+    """Between two questions for a worker's load, where the policy uses it."""
 
 
 class Pool:
     """The workers of one model."""
 
     def __init__(
-        self, workers: Sequence[Worker], policy: Policy, probing: Probing | None = None
+        self,
+        workers: Sequence[Worker],
+        policy: Policy,
+        probing: Probing | None = None,
+        *,
+        retries: Retries | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.workers = tuple(workers)
         self._policy = policy
         self._probing = probing or Probing()
-        self._watches: list[asyncio.Task[None]] = []
+        self._retries = retries or Retries()
+        self._budget = Budget()
+        self._observer = observer or NoObserver()
+        self._chance = random.Random()
+        self._turns: OrderedDict[str, Place] = OrderedDict()
+        self._watches: dict[Worker, asyncio.Task[None]] = {}
 
     @property
     def is_ready(self) -> bool:
-        """Whether any worker is up."""
-        return any(worker.is_up for worker in self.workers)
+        """Whether any worker would take a generation."""
+        return any(worker.is_available for worker in self.workers)
 
     @property
     def info(self) -> EngineInfo | None:
         """What the workers serve, as the first that has answered says it."""
         return next((worker.info for worker in self.workers if worker.info is not None), None)
 
+    def place_of(self, turn_id: str) -> Place | None:
+        """The worker that a turn's last generation was sent to, and why."""
+        return self._turns.get(turn_id)
+
     async def start(self) -> None:
         """Probe every worker once, then go on in the background."""
         await asyncio.gather(*(worker.probe() for worker in self.workers))
-        self._watches = [asyncio.create_task(self._watch(worker)) for worker in self.workers]
+        for worker in self.workers:
+            self._begin_watch(worker)
 
     async def close(self) -> None:
         """Stop probing and give up all connections."""
-        for watch in self._watches:
+        watches = list(self._watches.values())
+        for watch in watches:
             watch.cancel()
-        await asyncio.gather(*self._watches, return_exceptions=True)
+        await asyncio.gather(*watches, return_exceptions=True)
         await asyncio.gather(*(worker.engine.close() for worker in self.workers))
+
+    def add(self, worker: Worker) -> None:
+        """Take in one more worker; it is down until it has answered a probe."""
+        worker.is_up = False
+        self.workers = (*self.workers, worker)
+        self._begin_watch(worker)
+
+    async def remove(self, worker: Worker, grace_s: float) -> None:
+        """Send a worker nothing more, give what it runs time to end, and let it go."""
+        worker.is_draining = True
+        deadline = time.monotonic() + grace_s
+        while worker.in_flight and time.monotonic() < deadline:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(worker.became_idle.wait(), deadline - time.monotonic())
+        self.workers = tuple(other for other in self.workers if other is not worker)
+        self._policy.removed(worker)
+        for turn_id in [key for key, place in self._turns.items() if place.worker is worker]:
+            del self._turns[turn_id]
+        watch = self._watches.pop(worker, None)
+        if watch is not None:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+        await worker.engine.close()
 
     async def generate(
         self, new_request_id: Callable[[], str], prompt: PromptTokens
@@ -74,40 +125,105 @@ class Pool:
         Raises:
             WorkerOverloaded: no worker took it, and one at least had no room.
             WorkerUnavailable: no worker could be reached.
+            WorkerTimeout: the workers that could be reached said nothing in time.
             EngineError: as the worker's engine raises it.
         """
-        failures: list[EngineError] = []
-        for worker in self._candidates(prompt):
-            with worker.busy():
+        asked_at = time.monotonic()
+        attempts = Attempts(self._retries, self._budget, lambda: self._rank(prompt))
+        self._budget.earn()
+        while (place := await self._next_place(attempts)) is not None:
+            self._note(place, prompt)
+            worker = place.worker
+            with worker.busy(len(prompt.ids)) as visit:
                 async with aclosing(worker.engine.generate(new_request_id(), prompt)) as chunks:
                     try:
-                        first = await anext(chunks)
-                    except WorkerUnavailable as error:
-                        worker.mark_down(error)
-                        failures.append(error)
+                        chunk = await self._next(visit, chunks)
+                    except EngineError as error:
+                        attempts.failed(worker, error)
                         continue
-                    except WorkerOverloaded as error:
-                        failures.append(error)
-                        continue
-                    yield first  # From here on there is no second try.
-                    async for chunk in chunks:
+                    first_at = time.monotonic()
+                    self._observer.first_token(worker, first_at - asked_at)
+                    while chunk is not None:  # From here on there is no second try.
                         yield chunk
+                        chunk = await self._next(visit, chunks)
+                    seconds = time.monotonic() - first_at
+                    self._observer.finished(worker, seconds, visit.answer_tokens)
                     return
-        raise _no_worker(failures)
+        raise attempts.error()
 
-    def _candidates(self, prompt: PromptTokens) -> Sequence[Worker]:
-        """Those that are up as the policy ranks them, then the others: a mark may be old."""
-        ranking = self._policy.rank(prompt, [worker for worker in self.workers if worker.is_up])
-        if ranking.workers:
-            logger.debug("Worker %s: %s", ranking.workers[0].address, ranking.reason)
-        return [*ranking.workers, *(worker for worker in self.workers if not worker.is_up)]
+    async def _next(
+        self, visit: Visit, chunks: AsyncGenerator[EngineChunk, None]
+    ) -> EngineChunk | None:
+        """The next chunk, counted; `None` at the end. Only what fails here is the worker's doing.
+
+        An error may also be thrown in by whoever reads the pool's chunks.
+        """
+        try:
+            chunk = await anext(chunks, None)
+        except EngineError as error:
+            visit.fail(error)
+            self._observer.failed(visit.worker, error)
+            raise
+        if chunk is not None:
+            visit.hear(len(chunk.ids))
+        return chunk
+
+    async def _next_place(self, attempts: Attempts) -> Place | None:
+        """Where to try next, if need be after a pause; `None`: nowhere."""
+        place = attempts.next_place()
+        if place is None and attempts.may_pause():
+            pause_s = self._retries.pause(attempts.pauses - 1, self._chance)
+            self._observer.retried(pause_s)
+            await asyncio.sleep(pause_s)
+            place = attempts.next_place()
+        return place
+
+    def _rank(self, prompt: PromptTokens) -> Ranking:
+        """The turn's worker, those that are available as the policy ranks them, then the others.
+
+        The others too, because what was noted of them may be old.
+        """
+        ready = [worker for worker in self.workers if worker.is_available]
+        ranking = self._policy.rank(prompt, ready)
+        rest = [
+            worker
+            for worker in self.workers
+            if not worker.is_up and not worker.is_draining and worker.breaker.allows
+        ]
+        home = self._turns.get(prompt.turn_id or "")
+        if home is not None and home.worker in ready:
+            others = (worker for worker in ranking.workers if worker is not home.worker)
+            return Ranking((home.worker, *others, *rest), "the turn's worker")
+        why = ranking.reason if ranking.workers else "no worker is up"
+        return Ranking((*ranking.workers, *rest), why)
+
+    def _note(self, place: Place, prompt: PromptTokens) -> None:
+        """Remember and tell where a generation goes."""
+        worker = place.worker
+        logger.debug("Worker %s: %s", worker.address, place.reason)
+        self._policy.placed(prompt, worker)
+        self._observer.placed(worker, place.reason)
+        if prompt.turn_id is not None:
+            self._turns[prompt.turn_id] = place
+            self._turns.move_to_end(prompt.turn_id)
+            if len(self._turns) > MAX_TURNS:
+                self._turns.popitem(last=False)
+
+    def _begin_watch(self, worker: Worker) -> None:
+        self._watches[worker] = asyncio.create_task(self._watch(worker))
 
     async def _watch(self, worker: Worker) -> None:
         """Probe a worker for ever: now and then while it is up, more often while it is down."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._probe_for_ever(worker))
+            if self._policy.uses_loads:
+                group.create_task(self._ask_loads(worker))
+
+    async def _probe_for_ever(self, worker: Worker) -> None:
         probing = self._probing
-        wait_s = probing.interval_s if worker.is_up else probing.first_s
+        wait_s = probing.first_s
         while True:
-            if worker.is_up:
+            if worker.is_certain:
                 # A generation that finds it down wakes us.
                 with suppress(TimeoutError):
                     await asyncio.wait_for(worker.went_down.wait(), probing.interval_s)
@@ -115,16 +231,18 @@ class Pool:
             else:
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, probing.longest_s)
-            try:
-                await worker.probe()
-            except Exception:
-                logger.exception("Probing worker %s failed", worker.address)
+            if await self._asked(worker, worker.probe()) and not worker.is_up:
+                wait_s = probing.first_s  # It answers: soon it may count as up.
 
+    async def _ask_loads(self, worker: Worker) -> None:
+        while True:
+            if worker.is_up:
+                await self._asked(worker, worker.ask_load())
+            await asyncio.sleep(self._probing.load_interval_s)
 
-def _no_worker(failures: Sequence[EngineError]) -> EngineError:
-    """One error for all the tries: a client may come again soon if a worker was merely full."""
-    if not failures:
-        return WorkerUnavailable("This model has no worker")
-    overloaded = [error for error in failures if isinstance(error, WorkerOverloaded)]
-    kind = WorkerOverloaded if overloaded else WorkerUnavailable
-    return kind("; ".join(error.message for error in failures))
+    async def _asked(self, worker: Worker, question: Awaitable[bool]) -> bool:
+        try:
+            return await question
+        except Exception:  # A bug must not end the watching.
+            logger.exception("Probing worker %s failed", worker.address)
+            return False

@@ -33,25 +33,28 @@ class Thresholds:
 class Visit:
     """One generation on a worker: what it weighs, and what it tells of the worker's health."""
 
-    __slots__ = ("_is_trial", "_tokens", "_worker", "failed", "spoke")
+    __slots__ = ("_is_trial", "_tokens", "answer_tokens", "failed", "spoke", "worker")
 
     def __init__(self, worker: "Worker", prompt_tokens: int) -> None:
         self.spoke = False
         self.failed = False
-        self._worker = worker
+        self.answer_tokens = 0
+        self.worker = worker
         self._tokens = prompt_tokens
         self._is_trial = worker.breaker.begin()
         worker.in_flight += 1
+        worker.became_idle.clear()
         worker.queued_tokens += prompt_tokens
 
     def hear(self, tokens: int) -> None:
         """Note new tokens: with the first of them the prompt is no longer waiting."""
-        worker = self._worker
+        worker = self.worker
         if not self.spoke:
             self.spoke = True
             worker.queued_tokens -= self._tokens
             worker.running_tokens += self._tokens
         self._tokens += tokens
+        self.answer_tokens += tokens
         worker.running_tokens += tokens
 
     def fail(self, error: Exception) -> None:
@@ -62,8 +65,10 @@ class Visit:
 
     def end(self) -> None:
         """Nothing more is coming."""
-        worker, is_trial = self._worker, self._is_trial
+        worker, is_trial = self.worker, self._is_trial
         worker.in_flight -= 1
+        if not worker.in_flight:
+            worker.became_idle.set()
         if self.spoke:
             worker.running_tokens -= self._tokens
         else:
@@ -108,6 +113,8 @@ class Worker:
         """What it serves; `None` until it was asked."""
         self.went_down = asyncio.Event()
         """Set while it is down, or a probe has failed."""
+        self.became_idle = asyncio.Event()
+        """Set when its last generation ends."""
         self._thresholds = thresholds or Thresholds()
         self._failures = 0
         self._successes = 0

@@ -34,9 +34,7 @@ _WORN = (  # What Codex tells of its machine and of a command's run.
 )
 
 
-def run_session(
-    name: str, session: Callable[[str], Any], base_url: str, *, update: bool
-) -> None:
+def run_session(name: str, session: Callable[[str], Any], base_url: str, *, update: bool) -> None:
     """Run a session against the gateway and against its cassette.
 
     Raises:
@@ -129,7 +127,7 @@ class _Placeholders:
             count = sum(known.startswith(f"{prefix}_") for known in numbers.values())
             return numbers.setdefault(found[0], f"{prefix}_{count:024d}")
 
-        return _TIME.sub(r"\g<1>1767225600", _ID.sub(number, text))
+        return _UUID.sub(NO_UUID, _TIME.sub(r"\g<1>1767225600", _ID.sub(number, text)))
 
     @staticmethod
     def deserialize(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""One gateway for all clients, their cassettes, and what the table of docs/clients.md is made of."""
+"""One gateway for all clients, their cassettes, and the versions for docs/clients.md."""
 
 import json
 import os

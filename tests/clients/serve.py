@@ -69,7 +69,7 @@ async def run() -> None:
             worker_urls=(engine,),
             model_path=str(MODEL_FOLDER),
             mcp_config_path=str(config),
-            **({"allow_request_mcp": ("127.0.0.1",)} if "allow_request_mcp" in Settings.__slots__ else {}),  # TODO
+            allow_request_mcp=("127.0.0.1",),
             database_url=f"sqlite:///{folder / 'smg.db'}",
             shutdown_grace_seconds=1.0,
         )

@@ -131,7 +131,9 @@ def test_gives_structured_output(codex: Codex, tmp_path: Path) -> None:
     assert json.loads(answer["text"]) == {"city": "Oslo"}
 
 
-@pytest.mark.parametrize("order", ["[[http500]]", "[[say:a b c]][[fail]]"], ids=["before", "during"])
+@pytest.mark.parametrize(
+    "order", ["[[http500]]", "[[say:a b c]][[fail]]"], ids=["before", "during"]
+)
 def test_engine_failures_fail_the_turn_with_their_message(codex: Codex, order: str) -> None:
     events = codex.exec(order, succeeds=False)
     assert events[-1]["type"] == "turn.failed"

@@ -57,9 +57,7 @@ def test_remembers_earlier_turns(served: Served, by_id: bool) -> None:
     chat = new_chat(served.base_url, use_previous_response_id=by_id)
     first = chat.invoke("[[think:hm]][[say:blue]] My colour?")
     assert first.response_metadata["id"].startswith("resp_")
-    second = chat.invoke(
-        [HumanMessage("[[say:blue]] My colour?"), first, HumanMessage("[[echo]]")]
-    )
+    second = chat.invoke([HumanMessage("[[say:blue]] My colour?"), first, HumanMessage("[[echo]]")])
     assert ["assistant", "blue"] in json.loads(second.text)
 
 

@@ -77,7 +77,7 @@ def test_streams_raw_events_in_order(client: OpenAI) -> None:
 
 
 def test_stream_helper_gives_the_final_response(client: OpenAI) -> None:
-    question = "[[think:hm]][[call:multiply {\"a\": 6, \"b\": 7}]]"
+    question = '[[think:hm]][[call:multiply {"a": 6, "b": 7}]]'
     with client.responses.stream(model=MODEL, input=question, tools=[MULTIPLY]) as stream:
         kinds = {event.type for event in stream}
         final = stream.get_final_response()
@@ -129,8 +129,8 @@ def test_pages_through_input_items(client: OpenAI) -> None:
     texts = [f"line {number}" for number in range(5)]
     messages: Any = [{"role": "user", "content": text} for text in texts]
     made = client.responses.create(model=MODEL, input=messages)
-    found = list(client.responses.input_items.list(made.id, limit=2, order="asc"))
-    assert [item.content[0].text for item in found] == texts  # type: ignore[union-attr]
+    found: list[Any] = list(client.responses.input_items.list(made.id, limit=2, order="asc"))
+    assert [item.content[0].text for item in found] == texts
     newest = client.responses.input_items.list(made.id, limit=1)
     assert newest.data[0].id == found[-1].id
 
@@ -156,7 +156,9 @@ def test_compacts_a_conversation(client: OpenAI) -> None:
     compacted = client.responses.compact(model=MODEL, previous_response_id=first.id)
     assert compacted.output[-1].type == "compaction"
     history: Any = [item.to_dict(warnings=False) for item in compacted.output]
-    after = client.responses.create(model=MODEL, input=[*history, {"role": "user", "content": "Hi"}])
+    after = client.responses.create(
+        model=MODEL, input=[*history, {"role": "user", "content": "Hi"}]
+    )
     assert after.status == "completed"
 
 
@@ -220,11 +222,8 @@ def test_conversations_are_kept_and_edited(client: OpenAI) -> None:
     item_id = added.data[0].id
     assert item_id is not None
     assert client.conversations.items.retrieve(item_id, conversation_id=made.id).id == item_id
-    listed = list(client.conversations.items.list(made.id, order="asc", limit=1))
-    assert [item.content[0].text for item in listed] == [  # type: ignore[union-attr]
-        "My colour is blue.",
-        "And green.",
-    ]
+    listed: list[Any] = list(client.conversations.items.list(made.id, order="asc", limit=1))
+    assert [item.content[0].text for item in listed] == ["My colour is blue.", "And green."]
     client.conversations.items.delete(item_id, conversation_id=made.id)
     assert len(client.conversations.items.list(made.id).data) == 1
     assert client.conversations.delete(made.id).deleted
@@ -241,8 +240,8 @@ def test_conversations_carry_turns(client: OpenAI) -> None:
     assert second.conversation is not None
     assert second.conversation.id == conversation.id
     assert ["assistant", "blue"] in json.loads(second.output_text)
-    listed = list(client.conversations.items.list(conversation.id, order="asc"))
-    assert [item.role for item in listed] == ["user", "assistant"] * 2  # type: ignore[union-attr]
+    listed: list[Any] = list(client.conversations.items.list(conversation.id, order="asc"))
+    assert [item.role for item in listed] == ["user", "assistant"] * 2
 
 
 def test_encrypted_reasoning_is_replayed_without_storage(client: OpenAI) -> None:

@@ -5,7 +5,9 @@ python raw_server.py BEHAVIOUR
 
 import json
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +56,12 @@ def well(request: Message) -> None:
 
 def silent(request: Message) -> None:
     """Answer nothing at all."""
+
+
+def silent_calls(request: Message) -> None:
+    """Answer everything but calls."""
+    if request["method"] != "tools/call":
+        well(request)
 
 
 def no_list(request: Message) -> None:
@@ -120,6 +128,78 @@ def refuses(request: Message) -> None:
         well(request)
 
 
+def endless_line(request: Message) -> None:
+    """Answer calls with a line that never ends."""
+    if request["method"] == "tools/call":
+        while True:
+            sys.stdout.write("x" * 65536)
+    else:
+        well(request)
+
+
+def drips(request: Message) -> None:
+    """Answer calls one byte a tenth of a second."""
+    if request["method"] != "tools/call":
+        well(request)
+        return
+    said = {"jsonrpc": "2.0", "id": request["id"], "result": {"content": []}}
+    for character in json.dumps(said) + "\n":
+        sys.stdout.write(character)
+        sys.stdout.flush()
+        time.sleep(0.1)
+
+
+def parent(request: Message) -> None:
+    """Have a child that outlives it, and holds on to its pipes; tell its number."""
+    if request["method"] == "tools/call":
+        forever = (
+            "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+        )
+        child = subprocess.Popen([sys.executable, "-c", forever])
+        answer(request, {"content": [{"type": "text", "text": str(child.pid)}]})
+    else:
+        well(request)
+
+
+def wrong_id(request: Message) -> None:
+    """Answer calls to somebody else."""
+    well(request | {"id": 9000} if request["method"] == "tools/call" else request)
+
+
+def progresses(request: Message) -> None:
+    """Tell how far a call has come."""
+    if request["method"] == "tools/call":
+        token = request["params"]["_meta"]["progressToken"]
+        told = {"progressToken": token, "progress": 3, "total": 4, "message": "sk-very-secret rows"}
+        send({"method": "notifications/progress", "params": told})
+    well(request)
+
+
+def asks(request: Message) -> None:
+    """Ask the user and the model something before answering, and tell what they said."""
+    global asked  # noqa: PLW0603
+    if request.get("method") == "tools/call":
+        asked = request
+        what = request["params"]["name"]
+        if what == "elicit":
+            params: Message = {"message": "Your password?", "requestedSchema": {"type": "object"}}
+            send({"id": "q", "method": "elicitation/create", "params": params})
+        elif what == "sample":
+            send({"id": "q", "method": "sampling/createMessage", "params": SAMPLE})
+        else:
+            send({"id": "q", "method": "roots/list"})
+    elif "method" not in request:
+        error = request.get("error", {"message": "granted"})
+        answer(asked, {"content": [{"type": "text", "text": error["message"]}]})
+    else:
+        legacy(request, [tool("elicit"), tool("sample"), tool("roots")])
+
+
+SAMPLE = {
+    "messages": [{"role": "user", "content": {"type": "text", "text": "Hello"}}],
+    "maxTokens": 5,
+}
+asked: Message = {}
 calls = 0
 BEHAVIOURS: dict[str, Callable[[Message], None]] = {
     behaviour.__name__: behaviour
@@ -127,6 +207,7 @@ BEHAVIOURS: dict[str, Callable[[Message], None]] = {
         well,
         silent,
         no_list,
+        silent_calls,
         leaves,
         deaf_to_discovery,
         garbage,
@@ -134,6 +215,12 @@ BEHAVIOURS: dict[str, Callable[[Message], None]] = {
         changes,
         stops_listing,
         refuses,
+        endless_line,
+        drips,
+        parent,
+        wrong_id,
+        progresses,
+        asks,
     )
 }
 

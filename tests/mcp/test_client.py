@@ -24,7 +24,7 @@ from smg.errors import ToolServerError
 from smg.items import ToolError
 from smg.mcp.client import ServerConnection
 from smg.mcp.connection import State
-from smg.mcp.spec import Command, Endpoint, Secret, ServerSpec
+from smg.mcp.spec import BreakerLimits, Command, Endpoint, OnChange, Secret, ServerSpec
 from smg.mcp.transports import Streams, Traces
 from smg.testing.tools import new_server
 from smg.turn import ToolResult
@@ -252,7 +252,9 @@ async def test_closing_does_not_wait_for_the_pause_between_attempts() -> None:
         await asyncio.Event().wait()
         yield NotImplemented
 
-    connection = ServerConnection(down_spec(connect_timeout_s=60), lambda: 7, refuse)
+    patient = BreakerLimits(failures=100)
+    spec = down_spec(connect_timeout_s=60, breaker=patient)
+    connection = ServerConnection(spec, lambda: 7, refuse)
     connection.start()
     with anyio.fail_after(BOUND):
         for _ in range(6):  # By now the pause is the longest; being asked cuts it short.
@@ -274,6 +276,124 @@ async def test_a_server_that_ignores_discovery_is_reached_at_the_second_attempt(
 
 async def test_garbage_between_the_answers_does_no_harm() -> None:
     async with connected(raw_spec("garbage")) as connection:
+        assert text(await connection.call("echo", {})) == "echo"
+
+
+async def test_a_line_without_end_is_the_end_of_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("smg.mcp.stdio.MAX_LINE_BYTES", 1_000_000)
+    async with connected(raw_spec("endless_line", timeout_s=60)) as connection:
+        with logged("it wrote a line of more than 1000000 bytes") as told:
+            with anyio.fail_after(BOUND):
+                assert "was lost" in error(await connection.call("echo", {})).message
+                await told.wait()
+
+
+async def test_a_server_that_drips_is_cut_off_at_the_deadline() -> None:
+    async with connected(raw_spec("drips", timeout_s=0.5)) as connection:
+        await connection.tools()
+        with anyio.fail_after(BOUND):
+            assert "no result within 0.5 s" in error(await connection.call("echo", {})).message
+
+
+async def test_an_answer_to_somebody_else_is_no_answer() -> None:
+    async with connected(raw_spec("wrong_id", timeout_s=0.5)) as connection:
+        await connection.tools()
+        with anyio.fail_after(BOUND):
+            assert "no result within 0.5 s" in error(await connection.call("echo", {})).message
+
+
+async def test_children_of_a_process_are_killed_with_it() -> None:
+    async with connected(raw_spec("parent")) as connection:
+        child = int(text(await connection.call("echo", {})))
+        os.kill(child, 0)
+        began = anyio.current_time()
+    assert anyio.current_time() - began < BOUND
+    with anyio.fail_after(BOUND):
+        while is_running(child):
+            await anyio.lowlevel.checkpoint()
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs; a dead child of nobody may wait for init to notice."""
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+async def test_progress_is_told_to_who_asked_and_shown_without_secrets(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "smg.mcp")
+    told: list[tuple[str | None, float | None]] = []
+    spec = raw_spec("progresses", secrets=frozenset({"sk-very-secret"}))
+    async with connected(spec) as connection:
+        await connection.call("echo", {}, progress=lambda *said: told.append(said))
+    assert told == [("*** rows", 0.75)]
+    assert connection.progress == 0.75
+    assert "sk-very-secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("question", "refusal"),
+    [
+        ("elicit", "Elicitation not supported"),
+        ("sample", "Sampling not supported"),
+        ("roots", "List roots not supported"),
+    ],
+)
+async def test_questions_of_a_server_are_refused_and_the_call_goes_on(
+    question: str, refusal: str
+) -> None:
+    async with connected(raw_spec("asks", timeout_s=BOUND)) as connection:
+        assert refusal in text(await connection.call(question, {}))
+
+
+async def test_a_server_that_only_fails_is_left_alone_for_a_while() -> None:
+    limits = BreakerLimits(failures=2, pause_s=600)
+    spec = raw_spec("silent_calls", timeout_s=0.2, breaker=limits)
+    async with connected(spec) as connection:
+        await connection.tools()
+        for _ in range(2):
+            assert "gave no result" in error(await connection.call("echo", {})).message
+        refused = error(await connection.call("echo", {}))
+        assert connection.breaker == "open"
+        assert len((await connection.tools()).tools) == 1  # What is known is told all the same.
+    assert (
+        "was not called: 'raw' has failed 2 times in a row and is not asked for" in refused.message
+    )
+
+
+async def test_a_server_that_never_comes_up_is_not_waited_for_each_time() -> None:
+    limits = BreakerLimits(failures=2, pause_s=600)
+    spec = raw_spec("silent", connect_timeout_s=0.3, breaker=limits)
+    async with connected(spec) as connection:
+        for _ in range(2):
+            with pytest.raises(ToolServerError):
+                await connection.tools()
+        with anyio.fail_after(0.2), pytest.raises(ToolServerError, match="not asked for"):
+            await connection.tools()
+
+
+@pytest.mark.parametrize("policy", ["hold", "block"])
+async def test_a_tool_that_changes_after_it_was_seen_waits_for_approval(policy: str) -> None:
+    on_change: OnChange = "hold" if policy == "hold" else "block"
+    async with connected(raw_spec("changes", on_change=on_change)) as connection:
+        with logged("its tools changed") as changed, anyio.fail_after(BOUND):
+            await connection.call("echo", {})
+            await changed.wait()
+        refused = error(await connection.call("echo", {}))
+        if policy == "hold":
+            assert (await connection.tools()).tools == ()
+            assert "waits for approval" in refused.message
+        else:
+            with pytest.raises(ToolServerError, match="not as they were approved"):
+                await connection.tools()
+            assert "not as they were approved" in refused.message
+        connection.approve()
+        assert (await connection.tools()).tools[0].description == "version 1"
         assert text(await connection.call("echo", {})) == "echo"
 
 

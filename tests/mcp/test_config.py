@@ -8,7 +8,7 @@ import pytest
 
 from smg.errors import ConfigError
 from smg.mcp.config import McpConfig, load
-from smg.mcp.spec import Approval, Command, Endpoint, Secret, ServerSpec
+from smg.mcp.spec import Approval, Command, Endpoint, OAuth, Secret, ServerSpec
 
 ROOT = Path(__file__).parents[2]
 
@@ -159,6 +159,36 @@ def test_references_to_the_environment(tmp_path: Path, text: str, value: str) ->
     assert spec.transport == Command(program="x", args=(value,))
 
 
+def test_a_server_that_stands_in_for_a_hosted_tool(tmp_path: Path) -> None:
+    entry = {
+        "command": "x",
+        "internal": True,
+        "builtin_type": "web_search_preview",
+        "builtin_tool_name": "search",
+        "on_change": "hold",
+    }
+    spec = server(tmp_path, entry)
+    assert (spec.builtin_type, spec.builtin_tool) == ("web_search_preview", "search")
+    assert spec.internal
+    assert spec.on_change == "hold"
+    renamed = server(tmp_path, entry | {"tools": {"search": {"alias": "web"}}})
+    assert renamed.builtin_tool == "web"
+
+
+def test_two_servers_may_stand_in_for_one_tool_if_one_is_off(tmp_path: Path) -> None:
+    entry = {"command": "x", "builtin_type": "file_search"}
+    document = {"mcpServers": {"a": entry, "b": entry | {"disabled": True}}}
+    assert [spec.label for spec in read(tmp_path, document).servers] == ["a"]
+
+
+def test_an_account_at_an_authorization_server(tmp_path: Path) -> None:
+    spec = server(tmp_path, {"url": "https://x.test/mcp", "oauth": OAUTH | {"scope": "read"}})
+    assert endpoint(spec).oauth == OAuth(
+        client_id="a", client_secret=Secret("sk-b"), scope="read", issuer="https://auth.test"
+    )
+    assert "sk-b" not in repr(spec)
+
+
 def test_a_disabled_server_is_left_out(tmp_path: Path) -> None:
     document = {"mcpServers": {"off": {"command": "${NOT_SET}", "disabled": True}}}
     assert read(tmp_path, document) == McpConfig()
@@ -196,7 +226,18 @@ MISTAKES: list[tuple[Any, str]] = [
         {"mcpServers": {"a": {"command": "x"}}, "servers": [{"name": "a", "command": "y"}]},
         "servers[0]: there are two servers named 'a'",
     ),
+    (
+        {
+            "mcpServers": {
+                "a": {"command": "x", "builtin_type": "web_search"},
+                "b": {"command": "y", "builtin_type": "web_search_preview"},
+            }
+        },
+        "mcpServers.b.builtin_type: the server 'a' stands in for this already",
+    ),
 ]
+
+OAUTH = {"client_id": "a", "client_secret": "sk-b", "issuer": "https://auth.test"}
 
 WRONG_ENTRIES: list[tuple[Any, str]] = [
     ("x", "mcpServers.one: Input should be"),
@@ -227,8 +268,48 @@ WRONG_ENTRIES: list[tuple[Any, str]] = [
     ({"command": "x", "timeout_s": 0}, "mcpServers.one.timeout_s: Input should be greater"),
     ({"command": "x", "max_concurrency": 0}, "mcpServers.one.max_concurrency: Input should be"),
     ({"command": "x", "autoApprove": []}, "mcpServers.one.autoApprove: is not a known key"),
-    ({"command": "x", "builtin_type": "file_search"}, "mcpServers.one.builtin_type: hosted tools"),
-    ({"command": "x", "internal": True}, "mcpServers.one.internal: servers cannot be hidden"),
+    (
+        {"command": "x", "builtin_type": "image_generation"},
+        "mcpServers.one.builtin_type: Input should be 'web_search'",
+    ),
+    (
+        {"command": "x", "builtin_tool_name": "search"},
+        "mcpServers.one.builtin_tool_name: goes with `builtin_type`",
+    ),
+    (
+        {
+            "command": "x",
+            "builtin_type": "web_search",
+            "builtin_tool_name": "s",
+            "allowed_tools": ["t"],
+        },
+        "mcpServers.one.builtin_tool_name: is not one of `allowed_tools`",
+    ),
+    ({"command": "x", "internal": True}, "mcpServers.one.internal: goes with `builtin_type`"),
+    (
+        {"command": "x", "internal": True, "default": True, "builtin_type": "file_search"},
+        "mcpServers.one.internal: does not go with `default`",
+    ),
+    ({"command": "x", "on_change": "panic"}, "mcpServers.one.on_change: Input should be 'warn'"),
+    ({"command": "x", "sampling": True}, "mcpServers.one.sampling: servers cannot ask"),
+    ({"command": "x", "oauth": OAUTH}, "mcpServers.one.oauth: does not go with `command`"),
+    ({"url": "http://x", "oauth": {}}, "mcpServers.one.oauth.client_id: is missing"),
+    (
+        {"url": "http://x", "oauth": {"client_id": "a", "client_secret": "b"}},
+        "mcpServers.one.oauth: needs either `issuer` or `token_url`",
+    ),
+    (
+        {"url": "http://x", "oauth": OAUTH | {"token_url": "https://a"}},
+        "mcpServers.one.oauth: needs either `issuer` or `token_url`",
+    ),
+    (
+        {"url": "http://x", "oauth": OAUTH | {"issuer": "auth.test"}},
+        "mcpServers.one.oauth.issuer: must be an http:// or https:// URL",
+    ),
+    (
+        {"url": "http://x", "token": "t", "oauth": OAUTH},
+        "mcpServers.one.oauth: sets the Authorization header",
+    ),
     (
         {"command": "x", "tools": {"t": {"arg_mapping": {"renames": {}}}}},
         "mcpServers.one.tools.t.arg_mapping: arguments are not rewritten",

@@ -14,8 +14,8 @@ import pytest
 
 from smg.errors import ToolServerError
 from smg.items import ToolError
-from smg.mcp.connection import State
 from smg.mcp.config import load
+from smg.mcp.connection import State
 from smg.mcp.spec import ServerSpec
 from smg.mcp.toolbox import ServerStatus, Toolbox
 from smg.mcp.transports import find_program

@@ -9,7 +9,7 @@ import openai
 import pytest
 from fastapi import FastAPI
 
-from smg.web.errors import on_bug
+from smg.web.edge import Edge
 from tests.e2e.gateway import Served
 from tests.web.conftest import KEYS
 
@@ -233,17 +233,18 @@ async def test_a_mistake_of_the_gateway_is_told_without_its_details(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = FastAPI()
-    app.add_exception_handler(Exception, on_bug)
+    app.add_middleware(Edge)
 
     @app.get("/broken")
     async def broken() -> None:
         raise LookupError("a secret")
 
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as client:
         answer = await client.get("/broken")
     assert answer.status_code == 500
     error = error_of(answer)
     assert error["type"] == "server_error"
+    assert answer.headers["x-request-id"].startswith("req_")
     assert "secret" not in answer.text
     assert "a secret" in caplog.text

@@ -26,6 +26,7 @@ class ScriptedEngine:
         self.model = address
         self.sickness: Exception | None = None
         """What every question is answered with."""
+        self.reported = EngineLoad()
         self._probed = asyncio.Event()
         self._scripts = list(scripts)
 
@@ -58,7 +59,9 @@ class ScriptedEngine:
             await self._probed.wait()
 
     async def load(self) -> EngineLoad:
-        return EngineLoad()
+        if self.sickness is not None:
+            raise self.sickness
+        return self.reported
 
     async def close(self) -> None:
         self.is_closed = True

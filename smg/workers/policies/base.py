@@ -32,9 +32,11 @@ class Policy(Protocol):
 
     def placed(self, prompt: PromptTokens, worker: Worker) -> None:
         """Take note that the prompt is sent to this worker."""
+        del prompt, worker  # Most policies remember nothing.
 
     def removed(self, worker: Worker) -> None:
         """Forget a worker that is gone for good."""
+        del worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,6 +72,4 @@ class PowerOfTwo(Policy):
         if len(usages) == 2 and usages[0] != usages[1]:
             pair = pair if usages[0] < usages[1] else pair[::-1]
             return Ranking((*pair, *rest), "power_of_two: emptier KV cache")
-        return Ranking(
-            (*sorted(pair, key=by_requests), *rest), "power_of_two: fewer generations"
-        )
+        return Ranking((*sorted(pair, key=by_requests), *rest), "power_of_two: fewer generations")

@@ -1,0 +1,190 @@
+"""A command to a process that speaks MCP on its standard streams: one JSON message a line.
+
+A line has a length it may not pass. The process leads a group of its own; at the end its input is
+closed, then the whole group is told to end, then killed, whoever of it is left: also children that
+outlive a server which ended well. Knows nothing of what the messages say.
+"""
+
+import os
+import signal
+import subprocess
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TextIO
+
+import anyio
+import anyio.abc
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp.shared.message import SessionMessage
+from mcp.types import jsonrpc_message_adapter
+
+MAX_LINE_BYTES = 16 * 1024 * 1024
+
+# For the process to read what was sent, to end by itself, after SIGTERM, and after SIGKILL.
+_FLUSH_SECONDS, _END_SECONDS, _TERM_SECONDS, _KILL_SECONDS = 0.5, 2.0, 2.0, 2.0
+_LOOK_SECONDS = 0.01
+
+_GONE = (anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream, OSError)
+
+
+class LineTooLong(Exception):
+    """Raised when a server writes more without a line end than any message has."""
+
+    def __init__(self) -> None:
+        super().__init__(f"it wrote a line of more than {MAX_LINE_BYTES} bytes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What to start, and how."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    """All variables the process gets."""
+    cwd: str | None
+    stderr: TextIO
+
+
+Incoming = MemoryObjectSendStream[SessionMessage | Exception]
+Outgoing = MemoryObjectReceiveStream[SessionMessage]
+
+
+@asynccontextmanager
+async def run_process(
+    start: Start,
+) -> AsyncGenerator[
+    tuple[
+        MemoryObjectReceiveStream[SessionMessage | Exception],
+        MemoryObjectSendStream[SessionMessage],
+    ],
+    None,
+]:
+    """Start a process and talk to it, until the context ends.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    process = await anyio.open_process(
+        list(start.argv),
+        env=start.env,
+        cwd=start.cwd,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=start.stderr,
+        start_new_session=True,
+    )
+    # No wait from here to the task group: a cancellation in between would leave the process alone.
+    heard, reading = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    writing, said = anyio.create_memory_object_stream[SessionMessage](0)
+    written = anyio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(_read, process, heard)
+        group.start_soon(_write, process, said, heard, written)
+        try:
+            yield reading, writing
+        finally:
+            with anyio.CancelScope(shield=True):
+                reading.close()
+                writing.close()
+                with anyio.move_on_after(_FLUSH_SECONDS):
+                    await written.wait()
+                await _end(process)
+            group.cancel_scope.cancel()
+
+
+async def _read(process: anyio.abc.Process, heard: Incoming) -> None:
+    """Messages from standard output; what is none is passed on as an error."""
+    assert process.stdout is not None
+    begun, size = list[bytes](), 0
+    async with heard:
+        with suppress(*_GONE):
+            async for piece in process.stdout:
+                *lines, rest = piece.split(b"\n")
+                for line in lines:
+                    await heard.send(_message(b"".join((*begun, line))))
+                    begun, size = [], 0
+                begun.append(rest)
+                size += len(rest)
+                if size > MAX_LINE_BYTES:
+                    await heard.send(LineTooLong())
+                    return
+
+
+async def _write(
+    process: anyio.abc.Process, said: Outgoing, heard: Incoming, written: anyio.Event
+) -> None:
+    assert process.stdin is not None
+    try:
+        async with said:
+            async for message in said:
+                text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
+                await process.stdin.send(text.encode() + b"\n")
+    except _GONE:
+        heard.close()  # Or who waits for an answer would wait for ever.
+    finally:
+        written.set()
+
+
+def _message(line: bytes) -> SessionMessage | Exception:
+    try:
+        return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
+    except ValueError as error:
+        return error
+
+
+async def _end(process: anyio.abc.Process) -> None:
+    """See the process and its group to their end."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with suppress(*_GONE):
+        await process.stdin.aclose()
+    async with anyio.create_task_group() as draining:
+        draining.start_soon(_drain, process.stdout)  # Or it could not end for a full pipe.
+        with anyio.move_on_after(_END_SECONDS):
+            await _left(process)
+        for number, seconds in ((signal.SIGTERM, _TERM_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
+            if not _tell_group(process.pid, number):
+                break
+            with anyio.move_on_after(seconds):
+                await _group_left(process)
+        draining.cancel_scope.cancel()
+    with suppress(*_GONE):
+        await process.stdout.aclose()
+    _forget(process)
+
+
+async def _drain(stdout: anyio.abc.ByteReceiveStream) -> None:
+    with suppress(*_GONE):
+        while True:
+            await stdout.receive()
+
+
+async def _left(process: anyio.abc.Process) -> None:
+    # Not `wait`: that waits for the pipes, too, which a child may hold open.
+    while process.returncode is None:  # noqa: ASYNC110 - There is no event for this.
+        await anyio.sleep(_LOOK_SECONDS)
+
+
+async def _group_left(process: anyio.abc.Process) -> None:
+    while process.returncode is None or _tell_group(process.pid, 0):  # noqa: ASYNC110
+        await anyio.sleep(_LOOK_SECONDS)
+
+
+def _tell_group(leader: int, number: int) -> bool:
+    """Send a signal to a group; whether there is anybody left in it."""
+    try:
+        os.killpg(leader, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # Somebody is, who is not ours to signal.
+        return True
+    return True
+
+
+def _forget(process: anyio.abc.Process) -> None:
+    """Close asyncio's transport, which would warn when collected while a child holds a pipe."""
+    transport = getattr(getattr(process, "_process", None), "_transport", None)
+    if transport is not None:
+        with suppress(PermissionError):
+            transport.close()

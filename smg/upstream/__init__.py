@@ -1,0 +1,1 @@
+"""Workers that speak the OpenAI API over HTTP: conversations out, deltas in."""

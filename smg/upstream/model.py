@@ -1,0 +1,84 @@
+"""A model behind HTTP workers: a turn to a chat completion, and its stream back.
+
+The same protocol as a model on tokens: endpoints, agent loop, state and tools see no difference.
+The worker has the tokenizer, the template and the parsers; so it counts, cuts and tells apart.
+"""
+
+import json
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from smg.agent.loop import Generate
+from smg.agent.run import Spoken
+from smg.engines.base import EngineInfo
+from smg.events import Usage
+from smg.items import Item
+from smg.turn import Turn
+from smg.upstream.request import new_body
+from smg.upstream.words import ChatChunk, ChatPrompt, stand_ins
+from smg.workers.pool import Pool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamModel:
+    """A model served by OpenAI-compatible servers."""
+
+    name: str
+    pool: Pool
+    new_request_id: Callable[[], str]
+    created_at: int
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the workers say of the model."""
+        return self.pool.info or EngineInfo(engine="")
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of prompt and output together; 0: not known."""
+        return self.info.context_length
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a worker is up."""
+        return self.pool.is_ready
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """The model's sampling defaults: the worker applies its own and does not tell."""
+        return {}
+
+    def thinking_kwargs(self, effort: str | None) -> Mapping[str, Any]:
+        """The effort goes to the worker as it came."""
+        return {} if effort is None else {"reasoning_effort": effort}
+
+    async def count(self, turn: Turn) -> int:
+        """About how many tokens the turn's first prompt has."""
+        prompt = await self.prepare(turn, (), Generate(0, None))
+        return len(prompt.ids)
+
+    async def prepare(self, turn: Turn, output: Sequence[Item], step: Generate) -> ChatPrompt:
+        """Make the request of one generation.
+
+        Raises:
+            RequestError: the conversation cannot be put to this model.
+        """
+        body = new_body(turn, output, step, self.info.engine)
+        # Tools first: templates put them before what was said, and engines cache by prefix.
+        text = json.dumps([body.get("tools"), body["messages"]], ensure_ascii=False)
+        return ChatPrompt(
+            ids=stand_ins(text),
+            body=body,
+            routing_key=turn.routing_key,
+            turn_id=turn.id,
+            separate_reasoning=turn.separate_reasoning,
+        )
+
+    async def generate(self, prepared: ChatPrompt) -> AsyncGenerator[Spoken, None]:
+        """Stream one generation from whichever worker takes it."""
+        async with aclosing(self.pool.generate(self.new_request_id, prepared)) as chunks:
+            async for chunk in chunks:
+                assert isinstance(chunk, ChatChunk)  # HTTP workers give no others.
+                yield Spoken(chunk.deltas, chunk.finish, chunk.usage or Usage())

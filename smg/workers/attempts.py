@@ -1,0 +1,83 @@
+"""One generation's tries: which worker is next, and when to give up.
+
+The pool tells what failed and asks for the next worker. Decides only: it does not wait.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from smg.errors import EngineError, WorkerOverloaded, WorkerTimeout, WorkerUnavailable
+from smg.workers.policies.base import Ranking
+from smg.workers.retries import Budget, Retries
+from smg.workers.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to try, and why there."""
+
+    worker: Worker
+    reason: str
+
+
+class Attempts:
+    """The tries of one generation."""
+
+    def __init__(self, retries: Retries, budget: Budget, rank: Callable[[], Ranking]) -> None:
+        """`rank` gives all workers that may be tried at this moment, the best first."""
+        self.pauses = 0
+        self._left = retries.attempts
+        self._budget = budget
+        self._rank = rank
+        self._tried: set[Worker] = set()
+        self._hung: set[Worker] = set()
+        self._failures: list[EngineError] = []
+
+    def next_place(self) -> Place | None:
+        """The best worker not tried since the last pause; `None`: pause, or give up."""
+        if self._left <= 0:
+            return None
+        ranking = self._rank()
+        for number, worker in enumerate(ranking.workers):
+            if worker not in self._tried:
+                self._left -= 1
+                self._tried.add(worker)
+                return Place(worker, ranking.reason if number == 0 else "others have failed")
+        return None
+
+    def may_pause(self) -> bool:
+        """Whether to try all again after a pause; a worker that hung is not asked again."""
+        if self._left <= 0 or not self._tried - self._hung or not self._budget.spend():
+            return False
+        self._tried = set(self._hung)
+        self.pauses += 1
+        return True
+
+    def failed(self, worker: Worker, error: EngineError) -> None:
+        """Note that a worker failed before it said anything.
+
+        Raises:
+            EngineError: this failure, if no other worker would cure it: it may well be the
+                prompt's doing.
+        """
+        self._failures.append(error)
+        if isinstance(error, WorkerUnavailable):
+            worker.mark_down(error)
+        elif isinstance(error, WorkerTimeout):
+            self._hung.add(worker)
+        elif not isinstance(error, WorkerOverloaded):
+            raise error
+
+    def error(self) -> EngineError:
+        """One error for all the tries."""
+        return _no_worker(self._failures)
+
+
+def _no_worker(failures: Sequence[EngineError]) -> EngineError:
+    """One error for all the tries: a client may come again soon if a worker was merely full."""
+    if not failures:
+        return WorkerUnavailable("This model has no worker that takes requests")
+    kinds: Sequence[type[EngineError]] = (WorkerOverloaded, WorkerUnavailable, WorkerTimeout)
+    kind = next(kind for kind in kinds if any(isinstance(error, kind) for error in failures))
+    # The same worker may have said the same more than once.
+    return kind("; ".join(dict.fromkeys(error.message for error in failures)))

@@ -1,0 +1,49 @@
+"""What the pool tells of its work, to whoever counts it. Nothing depends on the answer."""
+
+from typing import Protocol
+
+from smg.errors import EngineError
+from smg.workers.worker import Worker
+
+
+class Observer(Protocol):
+    """Is told of each step of a generation; every method returns at once."""
+
+    def placed(self, worker: Worker, reason: str) -> None:
+        """A generation is sent to a worker."""
+        ...
+
+    def first_token(self, worker: Worker, seconds: float) -> None:
+        """The first token came, so long after the generation was asked for."""
+        ...
+
+    def finished(self, worker: Worker, seconds: float, tokens: int) -> None:
+        """So many tokens have come, in this time after the first."""
+        ...
+
+    def failed(self, worker: Worker, error: EngineError) -> None:
+        """A try has failed."""
+        ...
+
+    def retried(self, pause_s: float) -> None:
+        """All workers have failed a generation, and it will be tried again after a pause."""
+        ...
+
+
+class NoObserver:
+    """Counts nothing."""
+
+    def placed(self, worker: Worker, reason: str) -> None:
+        """A generation is sent to a worker."""
+
+    def first_token(self, worker: Worker, seconds: float) -> None:
+        """The first token came, so long after the generation was asked for."""
+
+    def finished(self, worker: Worker, seconds: float, tokens: int) -> None:
+        """So many tokens have come, in this time after the first."""
+
+    def failed(self, worker: Worker, error: EngineError) -> None:
+        """A try has failed."""
+
+    def retried(self, pause_s: float) -> None:
+        """All workers have failed a generation, and it will be tried again after a pause."""

@@ -1,0 +1,80 @@
+"""The gateway as a process: started, stopped, started again on the same database."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from smg.testing.engine import ScriptedEngine
+from smg.testing.vocabulary import MODEL_PATH
+from tests.durability.world import PATIENCE_SECONDS, Process
+
+MODEL = "scripted"
+
+
+@asynccontextmanager
+async def gateway(engine: ScriptedEngine, database: Path) -> AsyncIterator[Process]:
+    """A gateway process; it is told to stop at the end, and must do so by itself."""
+    flags = ["--worker-urls", engine.url, "--model-path", str(MODEL_PATH)]
+    process = await Process.start(*flags, "--database-url", f"sqlite:///{database}")
+    try:
+        yield process
+        if process.process.returncode is None:
+            process.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await process.process.wait() == 0
+    finally:
+        await process.end()
+
+
+async def heard(running: Process, parent: str) -> list[str]:
+    """What the model is told when a chain goes on."""
+    response = await running.openai.responses.create(
+        model=MODEL, input="[[echo]]", previous_response_id=parent
+    )
+    return [text for _, text in json.loads(response.output_text)]
+
+
+async def test_a_conversation_goes_on_after_a_restart(tmp_path: Path) -> None:
+    async with ScriptedEngine() as engine:
+        async with gateway(engine, tmp_path / "smg.db") as running:
+            create = running.openai.responses.create
+            first = await create(model=MODEL, input="[[say:Red.]]")
+            second = await create(model=MODEL, input="[[say:Blue.]]", previous_response_id=first.id)
+            unstored = await create(model=MODEL, input="[[say:Grey.]]", store=False)
+        async with gateway(engine, tmp_path / "smg.db") as running:
+            responses = running.openai.responses
+            assert await responses.retrieve(first.id) == first
+            assert await responses.retrieve(second.id) == second
+            with pytest.raises(openai.NotFoundError):
+                await responses.retrieve(unstored.id)
+            texts = ["[[say:Red.]]", "Red.", "[[say:Blue.]]", "Blue.", "[[echo]]"]
+            assert await heard(running, second.id) == texts
+            await responses.delete(first.id)
+            assert await heard(running, second.id) == texts
+            with pytest.raises(openai.NotFoundError):
+                await responses.retrieve(first.id)
+            with pytest.raises(openai.BadRequestError):
+                await heard(running, first.id)
+
+
+async def test_what_is_running_at_shutdown_may_end(tmp_path: Path) -> None:
+    async with (
+        ScriptedEngine() as engine,
+        gateway(engine, tmp_path / "smg.db") as running,
+        running.openai.responses.stream(model=MODEL, input="[[long:20]][[slow:1]]") as stream,
+    ):
+        kinds: list[Any] = []
+        async for event in stream:
+            if event.type == "response.output_text.delta" and "told" not in kinds:
+                running.process.send_signal(signal.SIGTERM)
+                kinds.append("told")
+            kinds.append(event.type)
+        assert kinds[-1] == "response.completed"
+        assert kinds.count("response.output_text.delta") > 5
