@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,14 +16,19 @@ from starlette.exceptions import HTTPException
 
 from smg import __version__
 from smg.chat import routes as chat
+from smg.completions import routes as completions
 from smg.conversations import routes as conversations
 from smg.errors import GatewayError
 from smg.ids import new_id
 from smg.lab import routes as lab
+from smg.mcp import routes as mcp
+from smg.mcp.reload import ConfigReload
 from smg.mcp.request_servers import RequestServer, RequestServers
 from smg.mcp.toolbox import Toolbox
 from smg.model import ModelDirectory
 from smg.responses import routes as responses
+from smg.responses.approvals import ApprovalRoutes
+from smg.responses.context import ApprovalRules
 from smg.responses.intake import Kitchen
 from smg.responses.recovery import Recovery
 from smg.responses.runs import Durability, Runs
@@ -49,6 +55,7 @@ class Gateway:
     settings: Settings
     models: ModelDirectory
     toolbox: Toolbox
+    reload_tools: ConfigReload
     store: Store
     runs: Runs
     app: FastAPI
@@ -84,7 +91,13 @@ class ConfiguredTools:
         """What the configuration says of each server."""
         specs = {label: self._toolbox.spec(label) for label in self._toolbox.labels}
         return {
-            label: ServerPolicy(label=label, needs_approval=spec.approval.needed)
+            label: ServerPolicy(
+                label=label,
+                needs_approval=spec.approval.needed,
+                builtin_type=spec.builtin_type,
+                builtin_tool=spec.builtin_tool,
+                internal=spec.internal,
+            )
             for label, spec in specs.items()
         }
 
@@ -161,14 +174,28 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
             new_id=new_id,
             now=now,
             seal=seal,
+            approvals=ApprovalRules(new_id, now, settings.approval_expiry_secs),
             strict_calls=not settings.allow_unanswered_calls,
         )
         recovery = Recovery(runs, kitchen, lambda label, tool: is_idempotent(toolbox, label, tool))
         stack.push_async_callback(recovery.close)
         await recovery.start()
+        file = Path(settings.mcp_config_path) if settings.mcp_config_path else None
+        reload = ConfigReload(file, os.environ, toolbox)
         app = new_app(settings, models, toolbox, kitchen, runs)
+        app.include_router(
+            mcp.Routes(
+                toolbox=toolbox, reload=reload, owner_of=owner_check(settings.api_key)
+            ).router()
+        )
         yield Gateway(
-            settings=settings, models=models, toolbox=toolbox, store=store, runs=runs, app=app
+            settings=settings,
+            models=models,
+            toolbox=toolbox,
+            reload_tools=reload,
+            store=store,
+            runs=runs,
+            app=app,
         )
 
 
@@ -198,6 +225,7 @@ def new_app(
     app.include_router(
         responses.Routes(kitchen, runs, owner_of, max_body, settings.websocket_max_secs).router()
     )
+    app.include_router(ApprovalRoutes(kitchen, runs, owner_of, max_body).router())
     app.include_router(
         conversations.Routes(
             store=store, new_id=new_id, now=now, owner_of=owner_of, max_body_bytes=max_body
@@ -205,6 +233,17 @@ def new_app(
     )
     app.include_router(
         chat.Routes(
+            models=models,
+            tools=toolbox,
+            limits=kitchen.limits,
+            new_id=new_id,
+            now=now,
+            owner_of=owner_of,
+            max_body_bytes=max_body,
+        ).router()
+    )
+    app.include_router(
+        completions.Routes(
             models=models,
             tools=toolbox,
             limits=kitchen.limits,

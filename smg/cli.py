@@ -3,14 +3,12 @@
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from smg import __version__
 from smg.errors import ConfigError, GatewayError
 from smg.logs import set_up
 from smg.settings import Settings, add_flags, new_parser, read
-
-LAUNCH = ("launch", "start")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,20 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    match words:
-        case ["demo", *rest]:
-            return _demo(rest)
-        case ["db", *rest]:
-            return _database(rest)
-        case ["parse", *rest]:
-            return _parse(rest)
-        case [command, *rest] if command in LAUNCH:
-            return _launch(rest)
-        case [command, *_] if not command.startswith("-"):
-            known = "launch, demo, db upgrade and parse"
-            raise ConfigError(f"unknown command {command!r}; there are {known}")
-        case _:
-            return _launch(words)
+    if not words or words[0].startswith("-"):
+        return _launch(words)
+    command, *rest = words
+    if command not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        raise ConfigError(f"unknown command {command!r}; there are {known}")
+    return COMMANDS[command](rest)
 
 
 def _settings(words: list[str], description: str) -> Settings:
@@ -53,7 +44,8 @@ def _launch(words: list[str]) -> int:
     settings = _settings(
         words,
         "A gateway from the OpenAI Responses API to inference engines. Commands: smg [launch] "
-        "FLAGS, smg demo, smg db upgrade, smg parse. Every flag is an environment variable too.",
+        "FLAGS, smg demo, smg db upgrade, smg approvals, smg parse. Every flag is an environment "
+        "variable too.",
     )
     set_up(settings.log_level, as_json=settings.log_json)
     from smg.server import serve  # noqa: PLC0415 - `smg --help` need not load the libraries.
@@ -100,3 +92,19 @@ def _demo(words: list[str]) -> int:
     from smg.testing.demo import run_demo  # noqa: PLC0415
 
     return run_demo(once=arguments.once, port=arguments.port)
+
+
+def _approvals(words: list[str]) -> int:
+    from smg.approve import run_approvals  # noqa: PLC0415
+
+    return run_approvals(words)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "launch": _launch,
+    "start": _launch,
+    "demo": _demo,
+    "db": _database,
+    "approvals": _approvals,
+    "parse": _parse,
+}

@@ -4,6 +4,7 @@ In goes a turn, out come parsed deltas. Which engine, which family and which tem
 decided once, when the model is loaded; nothing above this module knows.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -13,38 +14,24 @@ from smg.agent.loop import Generate
 from smg.agent.run import Spoken
 from smg.decode import Decoder
 from smg.engines.base import EngineInfo, Finish, PromptTokens
-from smg.engines.guards import can_follow, check_prompt
-from smg.errors import ContextLengthExceeded, InvalidRequest, ModelNotFound
+from smg.engines.guards import check_prompt
+from smg.errors import ContextLengthExceeded, ModelNotFound
+from smg.guidance import NO_TOOLS, Asked, new_guide, offered_schemas
 from smg.items import Item
 from smg.parsers.base import Text, ToolCallEnd
 from smg.parsers.registry import (
     RAW,
     REASONING,
-    Guide,
     ToolSchema,
-    answer_constraint,
-    answer_or_calls,
-    guide,
     markers,
     new_parser,
     prompt_starts_open,
 )
 from smg.tokens.detokenizer import new_detokenizer
-from smg.tokens.prompt import Prompt, PromptBuilder, tool_definition
-from smg.turn import (
-    Constraint,
-    CustomTool,
-    FunctionTool,
-    Grammar,
-    Offer,
-    Regex,
-    Sampling,
-    ToolChoice,
-    Turn,
-)
+from smg.tokens.prompt import Prompt, PromptBuilder
+from smg.turn import Constraint, Sampling, ToolChoice, Turn
 from smg.workers.pool import Pool
 
-NO_TOOLS = "passthrough"
 _SWITCHES = ("enable_thinking", "thinking")
 
 
@@ -121,21 +108,39 @@ class ServedModel:
         turn = self._fitted(turn)
         prompt = await self.builder.build_async(turn, output, step.starts)
         starts_open = prompt_starts_open(self.reasoning, prompt.text)
-        schemas = tuple(self._schema(offer) for offer in turn.tools.callable_offers())
-        # A call that was forced has been made by now; the model may answer.
-        choice = turn.tools.choice if step.number == 0 else ToolChoice()
-        guided = self._guide(turn, choice, schemas, starts_open)
+        asked = self._asked(turn, step, starts_open)
+        guided = new_guide(asked)
         constraint = guided.constraint if guided else None
         tokens = self._tokens(turn, prompt, constraint, step.max_tokens)
         shows_tags = not turn.separate_reasoning and starts_open is True
         return Prepared(
             tokens=tokens,
             reasoning=self.reasoning if turn.separate_reasoning else NO_TOOLS,
-            tools=guided.tools if guided else self._reads_calls(schemas),
-            offered=schemas,
+            tools=guided.tools if guided else asked.tools,
+            offered=asked.offered,
             starts_open=starts_open,
             prefix=f"{REASONING[self.reasoning].tags.starts[0]}\n" if shows_tags else "",
         )
+
+    async def prepare_text(self, turn: Turn, prompt: str | Sequence[int]) -> Prepared:
+        """Make a generation that goes on with a text, or its tokens: no template, no parsers.
+
+        Raises:
+            ContextLengthExceeded: the prompt leaves no room for a token.
+            PromptRejected: it is empty, or has ids the model does not know.
+        """
+        text = prompt if isinstance(prompt, str) else ""
+        ids = prompt
+        if isinstance(ids, str):
+            ids = await asyncio.to_thread(self.builder.tokenizer.encode_text, ids)
+        tokens = self._tokens(turn, Prompt(list(ids), text), None, turn.limits.max_output_tokens)
+        return Prepared(
+            tokens=tokens, reasoning=NO_TOOLS, tools=NO_TOOLS, offered=(), starts_open=None
+        )
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """What tokens read."""
+        return self.builder.tokenizer.decode(ids)
 
     async def generate(self, prepared: Prepared) -> AsyncGenerator[Spoken, None]:
         """Stream one generation from whichever worker takes it."""
@@ -165,78 +170,17 @@ class ServedModel:
             return turn
         return replace(turn, template_kwargs={**kwargs, switch: kwargs[other]})
 
-    def _reads_calls(self, schemas: Sequence[ToolSchema]) -> str:
-        return self.tools if schemas else NO_TOOLS
-
-    def _schema(self, offer: Offer) -> ToolSchema:
-        tool = offer.tool
-        form = _form(tool) if isinstance(tool, CustomTool) else None
-        return ToolSchema(
-            name=offer.name,
-            parameters=tool_definition(offer)["function"]["parameters"],
-            strict=tool.strict if isinstance(tool, FunctionTool) else None,
-            free_text=isinstance(tool, CustomTool),
-            # Where the engine cannot follow it, it stands in the tool's description only.
-            form=form if form and can_follow(self.info, form) else None,
-        )
-
-    def _guide(
-        self,
-        turn: Turn,
-        choice: ToolChoice,
-        schemas: Sequence[ToolSchema],
-        starts_open: bool | None,
-    ) -> Guide | None:
-        """What keeps the output to what was asked for; None if nothing need, or can, be done.
-
-        Raises:
-            InvalidRequest: something must be done that this engine cannot do.
-        """
-        found = self._wanted_guide(turn, choice, schemas, starts_open)
-        if found is None or can_follow(self.info, found.constraint):
-            return found
-        if choice.mode == "required":
-            raise InvalidRequest(
-                f"This model's engine, {self.info.engine}, cannot be made to call a tool: "
-                "'tool_choice' must be 'auto' or 'none'.",
-                param="tool_choice",
-                code="unsupported_parameter",
-            )
-        if turn.output_constraint is not None:
-            raise InvalidRequest(
-                f"This model's engine, {self.info.engine}, cannot keep an answer to a JSON "
-                "format ('text.format', 'response_format').",
-                code="unsupported_parameter",
-            )
-        # The model is free to call: a second call is not listened to, where one is allowed, and
-        # arguments of strict tools are as good as the model.
-        return None
-
-    def _wanted_guide(
-        self,
-        turn: Turn,
-        choice: ToolChoice,
-        schemas: Sequence[ToolSchema],
-        starts_open: bool | None,
-    ) -> Guide | None:
-        answer, parallel = turn.output_constraint, turn.tools.parallel
-        if answer is None or choice.mode == "required":
-            return guide(
-                tools=self.tools,
-                reasoning=self.reasoning,
-                offered=schemas,
-                choice=choice,
-                parallel=parallel,
-                starts_open=starts_open,
-            )
-        if not schemas:
-            return Guide(answer_constraint(self.reasoning, answer, starts_open), NO_TOOLS, None)
-        return answer_or_calls(
-            tools=self.tools,
+    def _asked(self, turn: Turn, step: Generate, starts_open: bool | None) -> Asked:
+        offered = offered_schemas(turn.tools.callable_offers(), self.info)
+        return Asked(
+            # A call that was forced has been made after the first step; the model may answer.
+            choice=turn.tools.choice if step.number == 0 else ToolChoice(),
+            parallel=turn.tools.parallel,
+            offered=offered,
+            answer=turn.output_constraint,
             reasoning=self.reasoning,
-            offered=schemas,
-            answer=answer,
-            parallel=parallel,
+            tools=self.tools if offered else NO_TOOLS,
+            engine=self.info,
             starts_open=starts_open,
         )
 
@@ -273,16 +217,6 @@ class ServedModel:
 
 _EFFORTS = {"none": "low", "minimal": "low", "xhigh": "high", "max": "high"}
 """Efforts that templates do not know, to the nearest of low, medium and high."""
-
-
-def _form(tool: CustomTool) -> Constraint | None:
-    """What a custom tool's text must look like."""
-    match tool:
-        case CustomTool(syntax="regex", definition=str(pattern)):
-            return Regex(pattern)
-        case CustomTool(syntax="lark", definition=str(text)):
-            return Grammar(text, "lark")
-    return None
 
 
 def _filled(sampling: Sampling, defaults: Mapping[str, Any]) -> Sampling:

@@ -3,12 +3,14 @@
 import logging
 import socket
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from smg.app import MIB, Gateway, database_url, gateway
 from smg.errors import ConfigError
+from smg.mcp.reload import reloading_at_hangup
 from smg.mcp.toolbox import ServerStatus
 from smg.settings import Settings
 
@@ -26,7 +28,8 @@ async def serve(settings: Settings, started: Started | None = None) -> None:
     listening = bind(settings)
     try:
         async with gateway(settings) as running:
-            await listen(running, listening, started)
+            with reloading_at_hangup(running.reload_tools):
+                await listen(running, listening, started)
     finally:
         listening.close()
 
@@ -78,7 +81,7 @@ async def listen(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which tells when it listens."""
+    """uvicorn's server, which tells when it listens, and leaves the process alive at its end."""
 
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
         super().__init__(config)
@@ -88,6 +91,15 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._on_started()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
+        """Stop; a second signal stops at once.
+
+        uvicorn's own would raise the signal again when it has stopped, which ends the process
+        before the responses, the tool servers and the database behind it are closed.
+        """
+        self.force_exit = self.should_exit
+        self.should_exit = True
 
 
 def announce(running: Gateway, base_url: str) -> None:

@@ -70,7 +70,26 @@ class Settings:
     )
 
     worker_urls: tuple[str, ...] = option(
-        (), "Workers", "engines to use: grpc://host:port, grpcs://host:port", metavar="URL"
+        (),
+        "Workers",
+        "engines to use: grpc://host:port, grpcs://host:port, or an OpenAI-compatible server: "
+        "http://host:port[/v1]",
+        metavar="URL",
+    )
+    backend: str | None = option(
+        None,
+        "Workers",
+        "the engine behind grpc:// URLs; default: found out (grpc+sglang:// says it for one)",
+        choices=("vllm", "sglang", "trtllm", "mlx", "tokenspeed"),
+    )
+    worker_api_key: str | None = option(
+        None, "Workers", "key for http:// workers; better in its variable", secret=True
+    )
+    worker_api_key_env: tuple[str, ...] = option(
+        (),
+        "Workers",
+        "the variable that holds the key of one http:// worker, instead of the general key",
+        metavar="URL=VARIABLE",
     )
     policy: str = option(
         "cache_aware",
@@ -88,6 +107,71 @@ class Settings:
             "manual",
         ),
     )
+    cache_threshold: float = option(
+        0.3,
+        "Workers",
+        "cache_aware: part of a prompt a worker must know to be chosen for that",
+        metavar="PART",
+        least=0,
+        most=1,
+    )
+    balance_abs_threshold: int = option(
+        64, "Workers", "cache_aware: load decides once one worker has so many more", least=0
+    )
+    balance_rel_threshold: float = option(
+        1.5, "Workers", "cache_aware: ... and so many times as many", metavar="TIMES", least=1
+    )
+    max_tree_size: int = option(
+        16_777_216, "Workers", "cache_aware: tokens of prompts remembered, 4 bytes each", least=1
+    )
+    prefix_token_count: int = option(
+        256, "Workers", "prefix_hash: tokens at a prompt's beginning that decide", least=1
+    )
+    prefix_hash_load_factor: float = option(
+        1.25, "Workers", "prefix_hash: most load, in averages", metavar="TIMES", least=1
+    )
+    max_idle_secs: float = option(
+        14400.0, "Workers", "manual: how long an idle routing key keeps its worker", least=1
+    )
+    load_monitor_interval: float = option(
+        10.0, "Workers", "time between questions for a worker's load", least=0.05
+    )
+    expose_workers: bool = option(
+        False, "Workers", "name workers to clients by their address; else by a hash of it"
+    )
+
+    retry_max_retries: int = option(
+        5, "Workers", "tries of one generation in all, before its first token", least=1
+    )
+    retry_initial_backoff_ms: float = option(
+        50.0, "Workers", "pause once all workers have failed", metavar="MS", least=0
+    )
+    retry_max_backoff_ms: float = option(
+        30_000.0, "Workers", "longest pause between tries", metavar="MS", least=0
+    )
+    retry_backoff_multiplier: float = option(
+        1.5, "Workers", "each pause is so many times the last", metavar="TIMES", least=1
+    )
+    retry_jitter_factor: float = option(
+        0.2, "Workers", "part of a pause that is chance", metavar="PART", least=0, most=1
+    )
+    cb_failure_threshold: int = option(
+        10, "Workers", "failures within the window that open a worker's breaker", least=1
+    )
+    cb_success_threshold: int = option(3, "Workers", "trials in a row that close it again", least=1)
+    cb_timeout_duration_secs: float = option(
+        60.0, "Workers", "time it stays open before the first trial", least=0
+    )
+    cb_window_duration_secs: float = option(
+        120.0, "Workers", "time after which a failure is forgotten", least=0.1
+    )
+    health_failure_threshold: int = option(
+        3, "Workers", "failed checks in a row after which a worker is down", least=1
+    )
+    health_success_threshold: int = option(
+        2, "Workers", "good checks in a row after which it is up again", least=1
+    )
+
     worker_startup_timeout_secs: float = option(
         60.0, "Workers", "how long to wait at start for the first worker to answer", least=0
     )
@@ -115,6 +199,9 @@ class Settings:
     )
     served_model_name: str | None = option(
         None, "Model", "name clients use; default: what the worker says, else the model path"
+    )
+    model_alias: tuple[str, ...] = option(
+        (), "Model", "further names under which models are known", metavar="ALIAS=NAME"
     )
     chat_template: str | None = option(
         None, "Model", "template file (.jinja or .json) instead of the model's own", metavar="FILE"
@@ -179,6 +266,9 @@ class Settings:
         None, "MCP", "JSON or YAML file with the MCP servers", metavar="FILE"
     )
 
+    approval_expiry_secs: float = option(
+        0.0, "MCP", "how long an approval request can be answered with yes; 0: always", least=0
+    )
     allow_request_mcp: tuple[str, ...] = option(
         (),
         "MCP",

@@ -6,17 +6,20 @@ Whatever is wrong with the set-up is told here, in words that name the flag.
 import asyncio
 import logging
 import os
+import shutil
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smg import fleet
 from smg.engines.base import EngineInfo
-from smg.engines.registry import Connection, connect
-from smg.engines.remote import Timeouts
+from smg.engines.registry import Connection
+from smg.engines.remote import RemoteEngine, Timeouts
 from smg.engines.transport import Tls
-from smg.errors import ConfigError
+from smg.errors import ConfigError, EngineError
 from smg.ids import new_id
 from smg.mcp.config import load
 from smg.mcp.toolbox import Toolbox
@@ -32,13 +35,11 @@ from smg.settings import Settings, check_file
 from smg.tokens.prompt import PromptBuilder
 from smg.tokens.source import ModelFiles, locate
 from smg.turn import Limits
-from smg.workers.policies.registry import POLICIES
-from smg.workers.pool import Pool, Probing
+from smg.workers.pool import Pool
 from smg.workers.worker import Worker
 
 log = logging.getLogger(__name__)
 
-CHECK_SECONDS = 0.25
 SAMPLING_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
@@ -61,62 +62,49 @@ def new_limits(settings: Settings) -> Limits:
     )
 
 
-def new_pool(settings: Settings) -> Pool:
-    """The workers of the command line; call it inside the event loop."""
-    if not settings.worker_urls:
-        raise ConfigError("--worker-urls: name at least one worker, as grpc://host:port")
+def new_connection(settings: Settings) -> Connection:
+    """How to talk to gRPC workers."""
     tls = Tls(
         ca_file=_path(settings.tls_ca),
         cert_file=_path(settings.tls_cert),
         key_file=_path(settings.tls_key),
     )
-    timeouts = Timeouts(
+    return Connection(tls=tls, timeouts=new_timeouts(settings))
+
+
+def new_timeouts(settings: Settings) -> Timeouts:
+    """How long workers may take."""
+    return Timeouts(
         first_token_s=settings.first_token_timeout_secs,
         next_token_s=settings.next_token_timeout_secs,
     )
-    connection = Connection(tls=tls, timeouts=timeouts)
-    try:
-        workers = [Worker(connect(url, None, connection)) for url in settings.worker_urls]
-    except ConfigError as error:
-        raise ConfigError(f"--worker-urls: {error}") from error
-    probing = Probing(interval_s=settings.health_check_interval_secs)
-    return Pool(workers, POLICIES[settings.policy](), probing)
+
+
+def new_pool(settings: Settings, workers: Sequence[Worker]) -> Pool:
+    """The pool of one model's workers."""
+    return fleet.new_pool(settings, workers)
 
 
 def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
 
-async def first_info(pool: Pool, seconds: float) -> EngineInfo | None:
-    """What the workers serve, from the first that answers within this time."""
-    deadline = time.monotonic() + seconds
-    # The pool's own tasks probe its workers; this only looks, and only at start.
-    while pool.info is None and time.monotonic() < deadline:  # noqa: ASYNC110
-        await asyncio.sleep(CHECK_SECONDS)
-    return pool.info
-
-
-async def load_model(settings: Settings, pool: Pool, created_at: int) -> ServedModel:
-    """The model the workers serve.
+async def load_model(
+    settings: Settings, pool: Pool, created_at: int, info: EngineInfo | None
+) -> ServedModel:
+    """The model that the workers of a pool serve, by what one of them says of it.
 
     Raises:
         ConfigError: it is not known where its tokenizer is, or something there is wrong.
     """
     check_file(settings.chat_template, "chat_template")
-    info = await first_info(
-        pool, 0 if settings.model_path else settings.worker_startup_timeout_secs
-    )
-    files = await asyncio.to_thread(_files, settings, info)
-    families = _families(settings, files, info)
-    builder = await asyncio.to_thread(
-        PromptBuilder.load,
-        files,
-        markers(families.reasoning, families.tools),
-        call_id=lambda name, number, public: family_call_id(families.tools, name, number, public),
-        open_sealed=lambda text: text,  # Intake has opened what was sealed.
-    )
+    with tempfile.TemporaryDirectory(prefix="smg-tokenizer-") as folder:
+        files = await _files(settings, info, pool, Path(folder))
+        families = _families(settings, files, info)
+        builder = await asyncio.to_thread(_builder, files, families)
     log.info(
-        "Reasoning parser: %s (%s). Tool-call parser: %s (%s).",
+        "Model %s. Reasoning parser: %s (%s). Tool-call parser: %s (%s).",
+        _name(settings, info),
         families.reasoning,
         families.why_reasoning,
         families.tools,
@@ -134,21 +122,59 @@ async def load_model(settings: Settings, pool: Pool, created_at: int) -> ServedM
     )
 
 
-def _files(settings: Settings, info: EngineInfo | None) -> ModelFiles:
+def _builder(files: ModelFiles, families: Families) -> PromptBuilder:
+    return PromptBuilder.load(
+        files,
+        markers(families.reasoning, families.tools),
+        call_id=lambda name, number, public: family_call_id(families.tools, name, number, public),
+        open_sealed=lambda text: text,  # Intake has opened what was sealed.
+    )
+
+
+async def _files(
+    settings: Settings, info: EngineInfo | None, pool: Pool, folder: Path
+) -> ModelFiles:
+    """The model's files: as the flag names them, else as its workers do.
+
+    A worker names a folder, which may be readable here; it may send its files; and the name may be
+    a Hugging Face id.
+    """
     template = Path(settings.chat_template) if settings.chat_template else None
     if settings.model_path:
-        return locate(settings.model_path, chat_template=template)
-    told = [info.tokenizer_path, info.model_path] if info else []
+        return await asyncio.to_thread(locate, settings.model_path, chat_template=template)
+    told = [path for path in (info.tokenizer_path, info.model_path) if path] if info else []
     for path in told:
-        if path and Path(path).is_dir():
+        if Path(path).is_dir():
             return locate(path, hub_id_allowed=False, chat_template=template)
+    refusal = await _unpack_tokenizer(pool, folder)
+    if refusal is None:
+        return locate(str(folder), hub_id_allowed=False, chat_template=template)
     for path in told:
-        if path and not path.startswith(("/", ".")):
-            return locate(path, chat_template=template)
+        if not path.startswith(("/", ".")):
+            return await asyncio.to_thread(locate, path, chat_template=template)
     raise ConfigError(
         "--model-path: name the model's folder or Hugging Face id; no worker told of one that can "
-        "be read here"
+        f"be read here, nor sent its tokenizer ({refusal})"
     )
+
+
+async def _unpack_tokenizer(pool: Pool, folder: Path) -> str | None:
+    """Have a worker send its tokenizer; why none did, if so."""
+    reasons: list[str] = []
+    for worker in pool.workers:
+        if not isinstance(worker.engine, RemoteEngine):
+            continue
+        try:
+            # What a worker sent before it failed must not be mixed with another's.
+            await worker.engine.unpack_tokenizer(folder)
+        except EngineError as error:
+            reasons.append(error.message)
+            shutil.rmtree(folder)
+            folder.mkdir(mode=0o700)
+        else:
+            log.info("Tokenizer sent by worker %s", worker.address)
+            return None
+    return "; ".join(reasons) or "no worker answers"
 
 
 def _name(settings: Settings, info: EngineInfo | None) -> str:

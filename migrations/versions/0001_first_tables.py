@@ -1,4 +1,4 @@
-"""The first tables: responses, conversations, items, events, steps, idempotency keys.
+"""The first tables: responses, conversations, items, events, steps, keys, approvals.
 
 There is no way back: going to an older gateway means restoring a backup.
 """
@@ -136,3 +136,11 @@ def _journal() -> None:
         sa.PrimaryKeyConstraint("owner", "key", name="pk_idempotency_keys"),
     )
     op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"])
+    op.create_table(
+        "approvals",
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("response_id", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("owner", "request_id", name="pk_approvals"),
+    )

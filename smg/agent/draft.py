@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field, replace
 
+from smg.agent.approval import approval_id
 from smg.items import (
     Compaction,
     CustomToolCall,
@@ -70,7 +71,7 @@ def new_reasoning(new_id: NewId) -> Reasoning:
     return Reasoning(id=new_id("rs"), status=Status.IN_PROGRESS)
 
 
-def new_call(name: str, tool: Tool | None, new_id: NewId) -> Item:
+def new_call(name: str, tool: Tool | None, new_id: NewId, asked_at: int) -> Item:
     """The empty item for a call of `tool`; a tool nobody offered is reported as a function."""
     match tool:
         case CustomTool():
@@ -82,7 +83,8 @@ def new_call(name: str, tool: Tool | None, new_id: NewId) -> Item:
                 status=Status.IN_PROGRESS,
             )
         case ServerTool(needs_approval=True):
-            return McpApprovalRequest(id=new_id("mcpr"), server_label=tool.server, name=tool.name)
+            request_id = approval_id(new_id("mcpr"), tool, asked_at)
+            return McpApprovalRequest(id=request_id, server_label=tool.server, name=tool.name)
         case ServerTool():
             return _new_server_call(tool, new_id)
         case _:

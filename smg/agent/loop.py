@@ -282,7 +282,7 @@ class AgentLoop:
             self._say(events, f'{{"name": {json.dumps(name)}, "arguments": ')
             self._forbidden_call = True
             return
-        item = new_call(name, tool, self._new_id)
+        item = new_call(name, tool, self._new_id, self._turn.created_at)
         self._begin(events, item, silent=isinstance(item, CustomToolCall | McpApprovalRequest))
 
     def _end_call(self, events: list[Event]) -> None:

@@ -22,7 +22,7 @@ from smg.turn import (
     ToolSet,
     Turn,
 )
-from smg.web.schema import stops
+from smg.web.schema import stops, token_bias
 from smg.web.tools import named, read_choice, read_tools
 
 
@@ -168,23 +168,10 @@ def _sampling(request: ChatRequest) -> Sampling:
         include_stop=bool(request.include_stop_str_in_output or request.no_stop_trim),
         ignore_eos=request.ignore_eos is True,
         seed=request.seed,
-        logit_bias=_bias(request.logit_bias),
+        logit_bias=token_bias(request.logit_bias),
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         keep_special_tokens=request.skip_special_tokens is False,
     )
-
-
-def _bias(given: Mapping[str, float] | None) -> dict[int, float]:
-    bias: dict[int, float] = {}
-    for token, value in (given or {}).items():
-        if not token.isdecimal() or not -100 <= value <= 100:
-            raise InvalidRequest(
-                f"Invalid 'logit_bias': {token!r}: {value}; expected token ids and -100 to 100.",
-                param="logit_bias",
-                code="invalid_value",
-            )
-        bias[int(token)] = value
-    return bias
 
 
 def _constraint(form: ResponseFormat | None) -> Constraint | None:

@@ -9,8 +9,10 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from smg.engines.base import EngineChunk, EngineInfo, EngineLoad, PromptTokens, Transport
+from smg.engines.bundle import unpack
 from smg.engines.deadline import Deadline
 from smg.engines.dialect import Dialect, StreamReader
 from smg.engines.guards import check_prompt
@@ -32,6 +34,8 @@ class Timeouts:
     """For questions that are answered at once."""
     status_s: float = 0.2
     """After the last token until the stream ends; then it is cut."""
+    tokenizer_s: float = 120.0
+    """For all of a worker's tokenizer."""
     health_s: float = 30.0
     """For a health check: some engines generate a token for it, behind all that is queued."""
 
@@ -101,6 +105,20 @@ class RemoteEngine:
         if dialect.load_method is None:
             raise EngineError(f"Worker {self.address}: {dialect.name} does not report its load")
         return dialect.read_load(await self._call(dialect, dialect.load_method))
+
+    async def unpack_tokenizer(self, folder: Path) -> None:
+        """Put the files of the worker's own tokenizer into a folder.
+
+        Raises:
+            EngineError: it has none to give, or not one that may be unpacked.
+        """
+        dialect, _ = await self._learn()
+        messages = self._transport.stream(f"/{dialect.service}/GetTokenizer", b"")
+        try:
+            async with asyncio.timeout(self._timeouts.tokenizer_s):
+                await unpack(messages, folder)
+        except TimeoutError as error:
+            raise WorkerTimeout(f"Worker {self.address} did not send its tokenizer") from error
 
     async def close(self) -> None:
         """Finish telling the worker what it may forget, then give up the connection."""

@@ -149,7 +149,7 @@ class KeptConnection:
                 try:
                     await self._watch(live)
                 finally:
-                    self._drop(live, traces.reason or "the connection was lost")
+                    self._drop(live, "the connection was lost")
                     self._scope.deadline = anyio.current_time() + _LEAVE_SECONDS
         if not came_up and not self._closing.is_set():
             # Servers from before 2026 that ignore the first question of today's clients: the next
@@ -208,7 +208,7 @@ class KeptConnection:
         if self._live is live:
             self._live = None
             self._settled = asyncio.Event()
-            self._enter(State.DOWN, self._shown(reason))
+            self._enter(State.DOWN, self._shown(live.traces.reason or reason))
 
     def _enter(self, state: State, error: str | None) -> None:
         if state is State.DOWN and not self._closing.is_set() and error != self.error:

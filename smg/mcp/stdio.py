@@ -94,21 +94,28 @@ async def run_process(
 
 
 async def _read(process: anyio.abc.Process, heard: Incoming) -> None:
-    """Messages from standard output; what is none is passed on as an error."""
+    """Pass on messages; when nobody listens any more, read on: the end must not wait for a pipe."""
     assert process.stdout is not None
-    begun, size = list[bytes](), 0
     async with heard:
         with suppress(*_GONE):
-            async for piece in process.stdout:
-                *lines, rest = piece.split(b"\n")
-                for line in lines:
-                    await heard.send(_message(b"".join((*begun, line))))
-                    begun, size = [], 0
-                begun.append(rest)
-                size += len(rest)
-                if size > MAX_LINE_BYTES:
-                    await heard.send(LineTooLong())
-                    return
+            await _read_lines(process.stdout, heard)
+    with suppress(*_GONE):
+        while True:
+            await process.stdout.receive()
+
+
+async def _read_lines(stdout: anyio.abc.ByteReceiveStream, heard: Incoming) -> None:
+    begun, size = list[bytes](), 0
+    async for piece in stdout:
+        *lines, rest = piece.split(b"\n")
+        for line in lines:
+            await heard.send(_message(b"".join((*begun, line))))
+            begun, size = [], 0
+        begun.append(rest)
+        size += len(rest)
+        if size > MAX_LINE_BYTES:
+            await heard.send(LineTooLong())
+            return
 
 
 async def _write(
@@ -139,25 +146,16 @@ async def _end(process: anyio.abc.Process) -> None:
     assert process.stdout is not None
     with suppress(*_GONE):
         await process.stdin.aclose()
-    async with anyio.create_task_group() as draining:
-        draining.start_soon(_drain, process.stdout)  # Or it could not end for a full pipe.
-        with anyio.move_on_after(_END_SECONDS):
-            await _left(process)
-        for number, seconds in ((signal.SIGTERM, _TERM_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
-            if not _tell_group(process.pid, number):
-                break
-            with anyio.move_on_after(seconds):
-                await _group_left(process)
-        draining.cancel_scope.cancel()
+    with anyio.move_on_after(_END_SECONDS):
+        await _left(process)
+    for number, seconds in ((signal.SIGTERM, _TERM_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
+        if not _tell_group(process.pid, number):
+            break
+        with anyio.move_on_after(seconds):
+            await _group_left(process)
     with suppress(*_GONE):
         await process.stdout.aclose()
     _forget(process)
-
-
-async def _drain(stdout: anyio.abc.ByteReceiveStream) -> None:
-    with suppress(*_GONE):
-        while True:
-            await stdout.receive()
 
 
 async def _left(process: anyio.abc.Process) -> None:

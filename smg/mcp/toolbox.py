@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from smg.errors import ToolServerError
 from smg.items import McpTool
-from smg.mcp.client import ServerConnection
+from smg.mcp.client import Progress, ServerConnection
 from smg.mcp.connection import State
 from smg.mcp.results import failure, read_arguments
 from smg.mcp.spec import ServerSpec
@@ -37,6 +37,24 @@ class ServerStatus:
     """Tools that are not offered, each with the reason."""
     definitions_hash: str
     """SHA-256 of the tools' definitions; empty before the first list."""
+    internal: bool
+    """Whether clients cannot name it."""
+    breaker: str
+    """Whether calls are let through: closed, open or half_open."""
+    running: int
+    """Calls under way."""
+    progress: float | None
+    """How much was done of the call that last told it, from 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reloaded:
+    """What a new configuration changed: labels of servers."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 class Toolbox:
@@ -45,7 +63,10 @@ class Toolbox:
     def __init__(
         self, specs: Iterable[ServerSpec], now: Now, connect: Connect = open_streams
     ) -> None:
+        self._now = now
+        self._connect = connect
         self._connections = {spec.label: ServerConnection(spec, now, connect) for spec in specs}
+        self._retired: dict[ServerConnection, asyncio.Task[None]] = {}
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -89,7 +110,42 @@ class Toolbox:
 
     async def close(self) -> None:
         """Take leave of all servers."""
-        await asyncio.gather(*(c.close() for c in self._connections.values()))
+        leaving = [*self._connections.values(), *self._retired]
+        await asyncio.gather(*(connection.close() for connection in leaving))
+        await asyncio.gather(*self._retired.values())
+
+    async def reload(self, specs: Iterable[ServerSpec]) -> Reloaded:
+        """Go over to a new configuration, without a pause for what is not changed by it.
+
+        Servers that are gone or changed end their calls under way first. Tools that were held back
+        on those that stay are approved. Returns when each new server is there, or has had its time.
+        """
+        before, after = self._connections, dict[str, ServerConnection]()
+        fresh: list[ServerConnection] = []
+        for spec in specs:
+            old = before.get(spec.label)
+            if old is not None and old.spec == spec:
+                after[spec.label] = old
+                old.approve()
+            else:
+                after[spec.label] = ServerConnection(spec, self._now, self._connect)
+                fresh.append(after[spec.label])
+        self._connections = after
+        for label, connection in before.items():
+            if after.get(label) is not connection:
+                self._retire(connection)
+        for connection in fresh:
+            connection.start()
+        await asyncio.gather(*map(self._first_error, fresh))
+        return _compared(before, after)
+
+    def _retire(self, connection: ServerConnection) -> None:
+        async def leave() -> None:
+            await connection.wait_idle()
+            await connection.close()
+            self._retired.pop(connection, None)
+
+        self._retired[connection] = asyncio.create_task(leave())
 
     async def tools(self, label: str) -> tuple[McpTool, ...]:
         """The tools of one server that may be offered, under their aliases.
@@ -102,7 +158,13 @@ class Toolbox:
         return _offered(connection)[0]
 
     async def call(
-        self, server: str, name: str, arguments: str, *, timeout_s: float | None = None
+        self,
+        server: str,
+        name: str,
+        arguments: str,
+        *,
+        timeout_s: float | None = None,
+        progress: Progress | None = None,
     ) -> ToolResult:
         """Run one call. A failing tool, server or argument is a result, not an error."""
         parsed = read_arguments(arguments)
@@ -115,7 +177,7 @@ class Toolbox:
         original = _original_name(connection.spec, name)
         if original is None:
             return failure(f"Server {server!r} offers no tool {name!r}")
-        return await connection.call(original, parsed, timeout_s)
+        return await connection.call(original, parsed, timeout_s, progress)
 
     def statuses(self) -> list[ServerStatus]:
         """All servers, in the order of the configuration."""
@@ -157,12 +219,28 @@ def _status(connection: ServerConnection) -> ServerStatus:
     return ServerStatus(
         label=spec.label,
         address=spec.address,
-        state=connection.state,
+        state=State.DOWN if connection.blocked else connection.state,
         changed_at=connection.changed_at,
-        error=connection.error,
+        error=connection.blocked or connection.error,
         required=spec.required,
         default=spec.default,
         tools=tuple(tool.name for tool in tools),
         left_out=connection.catalog.left_out + pushed_out,
         definitions_hash=connection.catalog.digest,
+        internal=spec.internal,
+        breaker=connection.breaker,
+        running=connection.running,
+        progress=connection.progress,
+    )
+
+
+def _compared(
+    before: Mapping[str, ServerConnection], after: Mapping[str, ServerConnection]
+) -> Reloaded:
+    both = [label for label in after if label in before]
+    return Reloaded(
+        added=tuple(label for label in after if label not in before),
+        removed=tuple(label for label in before if label not in after),
+        changed=tuple(label for label in both if after[label] is not before[label]),
+        kept=tuple(label for label in both if after[label] is before[label]),
     )

@@ -28,8 +28,6 @@ class Guide:
     constraint: Constraint
     tools: str
     """The parser for output under this constraint."""
-    forced_name: str | None
-    """The one function that must be called."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +64,14 @@ def guide(
     """The guide for one generation, reasoning not yet considered; None if none is needed."""
     if choice.mode == "none" or not wanted.tools:
         return None
-    names = [tool.name for tool in wanted.tools]
-    forced = names[0] if wanted.required and choice.names is not None and len(names) == 1 else None
     if not wanted.required and not wanted.single and not any(t.strict for t in wanted.tools):
         return None
     if native is not None:
-        return Guide(structural_tag(native(wanted)), tools, forced)
+        return Guide(structural_tag(native(wanted)), tools)
     if not wanted.required:
         # A list of calls leaves no room for an answer without any.
         return None
-    return Guide(JsonSchema(json.dumps(_list_of(wanted), ensure_ascii=False)), "json", forced)
+    return Guide(JsonSchema(json.dumps(_list_of(wanted), ensure_ascii=False)), "json")
 
 
 def answer_or_calls(
@@ -84,11 +80,11 @@ def answer_or_calls(
     """The guide for an answer in a given form that calls may come instead of."""
     if native is None:
         form = either(_format(answer), _schema(_list_of(wanted), "json"))
-        return Guide(structural_tag(form), "json", None)
+        return Guide(structural_tag(form), "json")
     own = _format(answer)
     if native is harmony_form:
         own = _analysis_then(_final(own))
-    return Guide(structural_tag(either(own, native(wanted))), tools, None)
+    return Guide(structural_tag(either(own, native(wanted))), tools)
 
 
 def raw_input(
@@ -107,8 +103,8 @@ def raw_input(
     if tools == "harmony":
         begin = f"<|channel|>commentary to=functions.{tool.name}<|message|>"
         call = _analysis_then(tag(begin, _format(tool.form), "<|call|>"))
-        return Guide(structural_tag(call), tools, tool.name)
-    return Guide(after_reasoning(tool.form, tags, starts_open), RAW, tool.name)
+        return Guide(structural_tag(call), tools)
+    return Guide(after_reasoning(tool.form, tags, starts_open), RAW)
 
 
 def _list_of(wanted: Wanted) -> Schema:

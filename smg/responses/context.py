@@ -5,9 +5,10 @@ fit together is refused before anything runs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from smg.agent.approval import definition_digest, read_approval_id
 from smg.errors import InvalidRequest, NotFound
 from smg.item_json import from_wire
 from smg.items import (
@@ -24,7 +25,7 @@ from smg.items import (
     TextPart,
 )
 from smg.storage.base import Store
-from smg.turn import NewId, Offer, ServerTool
+from smg.turn import NewId, Now, Offer, ServerTool
 
 MAX_ITEMS = 2000
 """Input items in one request (security.md 2.8)."""
@@ -128,10 +129,25 @@ def check_outputs(history: Sequence[Item], given: Sequence[Item], *, strict: boo
             )
 
 
-def approved_calls(
-    history: Sequence[Item], given: Sequence[Item], offers: Iterable[Offer], new_id: NewId
-) -> tuple[McpCall, ...]:
-    """The calls that this request's approval responses allow and that have not been run.
+@dataclass(slots=True)
+class Answers:
+    """What this request's approval responses come to."""
+
+    calls: list[McpCall] = field(default_factory=list)
+    """Calls that are allowed and have not been run."""
+    given: list[Item] = field(default_factory=list)
+    """The input, with approvals that came too late turned into denials that say so."""
+    answered: list[str] = field(default_factory=list)
+    """The ids of the requests that are answered now."""
+
+
+def read_answers(
+    history: Sequence[Item],
+    given: Sequence[Item],
+    offers: Iterable[Offer],
+    approvals: "ApprovalRules",
+) -> Answers:
+    """Match approval responses with their requests.
 
     Raises:
         InvalidRequest: an answer to no question, or a tool that is not offered any more.
@@ -139,28 +155,67 @@ def approved_calls(
     context = (*history, *given)
     asked = {item.id: item for item in context if isinstance(item, McpApprovalRequest)}
     run = {item.approval_request_id for item in context if isinstance(item, McpCall)}
-    answered = {r.approval_request_id for r in history if isinstance(r, McpApprovalResponse)}
-    tools = {(o.tool.server, o.tool.name) for o in offers if isinstance(o.tool, ServerTool)}
-    calls: list[McpCall] = []
-    for n, answer in enumerate(given):
-        if not isinstance(answer, McpApprovalResponse):
+    before = {r.approval_request_id for r in history if isinstance(r, McpApprovalResponse)}
+    tools = {(o.tool.server, o.tool.name): o.tool for o in offers if isinstance(o.tool, ServerTool)}
+    answers = Answers()
+    for n, item in enumerate(given):
+        answers.given.append(item)
+        if not isinstance(item, McpApprovalResponse):
             continue
-        request = asked.get(answer.approval_request_id)
-        if request is None or request.id in answered:
+        request = asked.get(item.approval_request_id)
+        if request is None or request.id in before:
             raise InvalidRequest(
-                f"No open approval request with id '{answer.approval_request_id}'.",
+                f"No open approval request with id '{item.approval_request_id}'.",
                 param=f"input[{n}].approval_request_id",
             )
-        if not answer.approve or request.id in run:
-            continue
-        if (request.server_label, request.name) not in tools:
-            raise InvalidRequest(
-                f"The approved tool '{request.name}' of '{request.server_label}' is not among "
-                "this request's tools; send the MCP tool definition again.",
-                param="tools",
-            )
-        calls.append(_approved(request, new_id))
-    return tuple(calls)
+        if request.id in run:
+            continue  # A client that keeps the history sends old answers along.
+        answers.answered.append(request.id)
+        if item.approve:
+            _approve(request, item, tools, approvals, answers)
+    return answers
+
+
+def _approve(
+    request: McpApprovalRequest,
+    answer: McpApprovalResponse,
+    tools: Mapping[tuple[str, str], ServerTool],
+    approvals: "ApprovalRules",
+    answers: Answers,
+) -> None:
+    tool = tools.get((request.server_label, request.name))
+    if tool is None:
+        raise InvalidRequest(
+            f"The approved tool '{request.name}' of '{request.server_label}' is not among "
+            "this request's tools; send the MCP tool definition again.",
+            param="tools",
+        )
+    objection = approvals.objection(request, tool)
+    if objection is None:
+        answers.calls.append(_approved(request, approvals.new_id))
+    else:
+        answers.given[-1] = replace(answer, approve=False, reason=objection)
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRules:
+    """When an approval does not count."""
+
+    new_id: NewId
+    now: Now
+    expiry_seconds: float = 0.0
+    """After this time a question cannot be answered with yes any more; 0: never."""
+
+    def objection(self, request: McpApprovalRequest, tool: ServerTool) -> str | None:
+        """Why this tool may not be run on this approval."""
+        told = read_approval_id(request.id)
+        if told is None:
+            return None  # Another gateway's question.
+        if told.digest != definition_digest(tool):
+            return "The tool's definition has changed since it was approved; ask again."
+        if self.expiry_seconds and self.now() - told.at > self.expiry_seconds:
+            return "The approval came too late; ask again."
+        return None
 
 
 def _approved(request: McpApprovalRequest, new_id: NewId) -> McpCall:

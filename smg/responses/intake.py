@@ -13,7 +13,7 @@ from smg.items import Item, McpTool, Message
 from smg.json_reader import Reader
 from smg.responses.body import Head
 from smg.responses.compact import compact, compaction_turn, opened
-from smg.responses.context import approved_calls, check_outputs, read_input
+from smg.responses.context import ApprovalRules, check_outputs, read_answers, read_input
 from smg.responses.schema import InputRequest, ResponsesRequest, TextFormat
 from smg.seal import Seal
 from smg.storage.base import Store
@@ -173,6 +173,7 @@ class Kitchen:
     new_id: NewId
     now: Now
     seal: Seal
+    approvals: ApprovalRules
     strict_calls: bool = True
     """Whether every call of the context must have been answered."""
     remembered: Mapping[str, Sequence[Item]] = field(default_factory=dict)
@@ -198,6 +199,8 @@ class Order:
     """Tokens that went into compacting the history before the turn began."""
     previous_response_id: str | None = None
     conversation_id: str | None = None
+    answered: tuple[str, ...] = ()
+    """The approval requests it answers: each answer counts once."""
 
 
 async def accept(request: ResponsesRequest, kitchen: Kitchen, owner: str) -> Order:
@@ -227,6 +230,7 @@ async def accept(request: ResponsesRequest, kitchen: Kitchen, owner: str) -> Ord
         seals_reasoning="reasoning.encrypted_content" in (request.include or ()),
         spent=spent,
         tools=asked.tools if asked.tools.brought else None,
+        answered=asked.answered,
         previous_response_id=request.previous_response_id,
         conversation_id=conversation_of(request),
     )
@@ -300,6 +304,8 @@ class Asked:
 
     turn: Turn
     tools: TurnTools
+    answered: tuple[str, ...]
+    """The approval requests it answers."""
 
 
 async def new_turn(request: InputRequest, kitchen: Kitchen, model: TurnModel, owner: str) -> Asked:
@@ -320,6 +326,7 @@ async def new_turn(request: InputRequest, kitchen: Kitchen, model: TurnModel, ow
         context=(*history, *given.items),
         new_id=kitchen.new_id,
     )
+    answers = read_answers(history, given.items, offered.offers, kitchen.approvals)
     effort = request.reasoning.effort if request.reasoning else None
     turn = Turn(
         id=kitchen.new_id("resp"),
@@ -328,14 +335,14 @@ async def new_turn(request: InputRequest, kitchen: Kitchen, model: TurnModel, ow
         owner=owner,
         instructions=request.instructions,
         history=history,
-        input=tuple(given.items),
+        input=tuple(answers.given),
         tools=ToolSet(
             offers=offered.offers,
             choice=read_choice(request.tool_choice, offered.offers),
             parallel=request.parallel_tool_calls is not False,
         ),
         opening=offered.listings,
-        approved=approved_calls(history, given.items, offered.offers, kitchen.new_id),
+        approved=tuple(answers.calls),
         sampling=_sampling(request) if isinstance(request, ResponsesRequest) else Sampling(),
         limits=_limits(request, kitchen.limits),
         output_constraint=_constraint(request.text.format if request.text else None),
@@ -347,7 +354,7 @@ async def new_turn(request: InputRequest, kitchen: Kitchen, model: TurnModel, ow
     )
     if given.wants_compaction:
         turn = compaction_turn(turn, kitchen.new_id)
-    return Asked(turn, tools)
+    return Asked(turn, tools, tuple(answers.answered))
 
 
 async def read_history(

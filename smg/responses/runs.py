@@ -133,6 +133,9 @@ class Runs:
         try:
             if key is not None:
                 await self._claim(order, key)
+            if order.answered:
+                turn = order.turn
+                await self._store.approvals.answer(turn.owner, order.answered, turn.id)
             if order.conversation_id is not None:
                 turn = order.turn
                 ttl = turn.limits.wall_seconds + LOCK_MARGIN_SECONDS
@@ -153,6 +156,8 @@ class Runs:
         turn, responses = order.turn, self._store.responses
         if key is not None:
             await self._store.journal.forget_key(turn.owner, key.key, turn.id)
+        if order.answered:
+            await self._store.approvals.take_back(turn.owner, turn.id)
         if key is not None or _is_durable(order):
             await responses.set_status(turn.id, turn.owner, UNFINISHED, "cancelled")
             await responses.delete(turn.id, turn.owner)

@@ -105,3 +105,10 @@ class CompactRequest(InputRequest):
     prompt_cache_options: Any = None
     service_tier: str | None = None
     image: Any = None
+
+
+class ApprovalAnswer(Wire):
+    """POST /v1/approvals/{id}."""
+
+    approve: bool
+    reason: str | None = None

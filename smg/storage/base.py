@@ -15,6 +15,7 @@ from smg.storage.records import (
     ItemPage,
     Lease,
     Page,
+    PendingApproval,
     ResponseRecord,
     Step,
     UnfinishedResponse,
@@ -274,8 +275,41 @@ class JournalStore(Protocol):
         ...
 
 
+class ApprovalStore(Protocol):
+    """Keeps which calls wait for a person's word."""
+
+    async def answer(self, owner: str, request_ids: Sequence[str], response_id: str) -> None:
+        """Note that this response answers these requests.
+
+        Raises:
+            Conflict: one was answered before (code approval_already_answered); none is noted.
+        """
+        ...
+
+    async def take_back(self, owner: str, response_id: str) -> None:
+        """Forget the answers of a response that came to nothing."""
+        ...
+
+    async def pending(self, owner: str, limit: int = 100) -> list[PendingApproval]:
+        """Requests of stored responses that nobody has answered, oldest first."""
+        ...
+
+    async def one(self, owner: str, request_id: str) -> PendingApproval:
+        """One request that nobody has answered.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        ...
+
+
 class Store(Protocol):
     """Everything that is kept."""
+
+    @property
+    def approvals(self) -> ApprovalStore:
+        """Calls that wait for a person's word."""
+        ...
 
     @property
     def responses(self) -> ResponseStore:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from smg.items import Item
+from smg.items import Item, McpApprovalRequest
 
 UNFINISHED = frozenset({"queued", "in_progress"})
 """The statuses of a response that is still to be worked on."""
@@ -113,3 +113,14 @@ class Step:
     number: int
     kind: str
     state: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PendingApproval:
+    """A call that waits for a person's word."""
+
+    request: McpApprovalRequest
+    response_id: str
+    """The response that asked."""
+    asked_at: int
+    """When that response began, in Unix seconds."""

@@ -2,6 +2,7 @@
 
 from typing import Self
 
+from smg.storage.approvals import SqlApprovals
 from smg.storage.conversations import SqlConversations
 from smg.storage.database import BUSY_SECONDS, Database, Synchronous, open_database
 from smg.storage.journal import SqlJournal
@@ -17,6 +18,7 @@ class SqlStore:
         self.responses = SqlResponses(database)
         self.conversations = SqlConversations(database)
         self.journal = SqlJournal(database)
+        self.approvals = SqlApprovals(database)
 
     @classmethod
     async def open(

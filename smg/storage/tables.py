@@ -145,6 +145,17 @@ idempotency_keys = Table(
     Index("ix_idempotency_keys_created_at", "created_at"),
 )
 
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("owner", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    # The response that brought the answer. No foreign key: it is named before it is begun.
+    Column("response_id", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    PrimaryKeyConstraint("owner", "request_id", name="pk_approvals"),
+)
+
 
 class database_now(FunctionElement[float]):  # noqa: N801 - an SQL function, used like func.now
     """Unix seconds by the database's clock: gateways' clocks may differ, leases may not."""

@@ -99,10 +99,11 @@ def _obey(
         case MustCall():
             return demand.write(reply.calls)
         case MustAnswer():
+            if demand.calls and reply.calls:
+                return demand.calls.write(reply.calls)
             if called := _arguments_for(demand, reply, conversation):
                 return called
-            free = ordered or (demand.may_call and reply.calls)
-            return write_answer(reply) if free else demand.minimal()
+            return write_answer(reply) if ordered else demand.minimal()
         case MustSay(choices, kind):
             if ordered:
                 return write_answer(reply)

@@ -20,19 +20,6 @@ class ConstraintInvalid(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class MustAnswer:
-    """The output must fit a JSON schema."""
-
-    schema: Mapping[str, Any]
-    may_call: bool = False
-    """Calls in the family's own form fit too."""
-
-    def minimal(self) -> str:
-        """The smallest output that does."""
-        return _minimal(self.schema)
-
-
-@dataclass(frozen=True, slots=True)
 class MustSay:
     """The output must be one of these texts, or follow a pattern that nobody can guess (none)."""
 
@@ -73,6 +60,19 @@ class MustCall:
             for call in allowed
         ]
         return self.before + self.separator.join(written) + self.after
+
+
+@dataclass(frozen=True, slots=True)
+class MustAnswer:
+    """The output must fit a JSON schema."""
+
+    schema: Mapping[str, Any]
+    calls: MustCall | None = None
+    """The form of calls that fit too."""
+
+    def minimal(self) -> str:
+        """The smallest output that does."""
+        return _minimal(self.schema)
 
 
 Answerable = MustAnswer | MustCall
@@ -124,7 +124,7 @@ def _minimal(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -
         raise ConstraintInvalid(str(error)) from error
 
 
-def _read_schema(schema: dict[str, Any]) -> Demand:
+def _read_schema(schema: Mapping[str, Any]) -> Answerable:
     """A schema of an answer, or of an array of calls."""
     items = schema.get("items")
     if schema.get("type") != "array" or not isinstance(items, dict):
@@ -154,7 +154,7 @@ def _read_tag(part: Mapping[str, Any], conversation: Conversation) -> Answerable
     """What one part of a structural tag demands, with the text that stands around calls."""
     match part.get("type"):
         case "json_schema":
-            return MustAnswer(part.get("json_schema", {}))
+            return _read_schema(part.get("json_schema", {}))
         case "triggered_tags" | "tags_with_separator" if part.get("at_least_one"):
             return MustCall(
                 forms=_tag_forms(part.get("tags", []), conversation),
@@ -175,10 +175,9 @@ def _either(options: Sequence[Answerable | None]) -> Answerable | None:
     """Alternatives: the same with and without thoughts before it, or an answer or calls."""
     if not options or not all(options):
         return None
-    answers = [option for option in options if isinstance(option, MustAnswer)]
-    if answers and len(answers) < len(options):
-        return replace(answers[0], may_call=True)
-    return options[0]
+    answer = next((option for option in options if isinstance(option, MustAnswer)), None)
+    calls = next((option for option in options if isinstance(option, MustCall)), None)
+    return replace(answer, calls=calls) if answer and calls else options[0]
 
 
 def _read_one_tag(part: Mapping[str, Any], conversation: Conversation) -> Answerable | None:

@@ -111,6 +111,13 @@ class Tokenizer:
             ids += self._encode_text(self._trimmed(segment, before, after), sign, not position)
         return ids + self._backend.encode("".join(run), add_special_tokens=False).ids
 
+    def encode_text(self, text: str) -> list[int]:
+        """The ids of a text that is no rendered prompt, with what begins and ends any text here.
+
+        Control strings in it are control tokens: whoever sends bare text writes its own template.
+        """
+        return self._backend.encode(text, add_special_tokens=True).ids
+
     def token_text(self, token_id: int) -> str:
         """How a token reads alone; half a character reads as U+FFFD."""
         return self.token_bytes(token_id).decode(errors="replace")

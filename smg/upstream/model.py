@@ -17,8 +17,11 @@ from smg.events import Usage
 from smg.items import Item
 from smg.turn import Turn
 from smg.upstream.request import new_body
-from smg.upstream.words import ChatChunk, ChatPrompt, stand_ins
+from smg.upstream.words import ChatChunk, ChatPrompt
 from smg.workers.pool import Pool
+
+BYTES_A_TOKEN = 4
+"""Of a prompt as JSON; nearer cannot be known without the model's tokenizer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,7 @@ class UpstreamModel:
     async def count(self, turn: Turn) -> int:
         """About how many tokens the turn's first prompt has."""
         prompt = await self.prepare(turn, (), Generate(0, None))
-        return len(prompt.ids)
+        return len(prompt.text.encode()) // BYTES_A_TOKEN
 
     async def prepare(self, turn: Turn, output: Sequence[Item], step: Generate) -> ChatPrompt:
         """Make the request of one generation.
@@ -69,7 +72,7 @@ class UpstreamModel:
         # Tools first: templates put them before what was said, and engines cache by prefix.
         text = json.dumps([body.get("tools"), body["messages"]], ensure_ascii=False)
         return ChatPrompt(
-            ids=stand_ins(text),
+            text=text,
             body=body,
             routing_key=turn.routing_key,
             turn_id=turn.id,

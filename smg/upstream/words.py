@@ -4,10 +4,9 @@ A pool moves prompts to a worker and chunks from it and looks into neither, so a
 parsed deltas travel through it as tokens do.
 """
 
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from smg.engines.base import EngineChunk, PromptTokens
 from smg.parsers.base import ParsedDelta
@@ -17,24 +16,15 @@ from smg.parsers.base import ParsedDelta
 class ChatPrompt(PromptTokens):
     """One generation's input as a worker with a template of its own takes it.
 
-    Its ids are no tokens: each stands for a few letters of the conversation, so that policies can
-    tell which prompts begin alike, and about how long they are.
+    It has no ids; its text is the conversation as JSON, by which policies tell prompts apart.
     """
 
+    ids: Sequence[int] = ()
     path: str = "/chat/completions"
     body: Mapping[str, Any] = field(default_factory=dict)
     """The request, without the worker's own name for the model."""
     separate_reasoning: bool = True
     """Whether reasoning is told apart from the answer."""
-
-
-def stand_ins(text: str) -> Sequence[int]:
-    """Numbers for a text, one for about as many letters as a token has."""
-    letters = text.encode()
-    return array("I", letters.ljust(-(-len(letters) // LETTERS) * LETTERS))
-
-
-LETTERS: Final = array("I").itemsize
 
 
 @dataclass(slots=True)  # One per event of the stream: unfrozen for speed.

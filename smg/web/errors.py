@@ -1,11 +1,11 @@
 """Errors to HTTP: OpenAI's envelope everywhere, and the same words for the same mistakes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
 from smg.errors import GatewayError, InvalidRequest, NotFound
@@ -39,14 +39,14 @@ def invalid_request(error: ValidationError) -> InvalidRequest:
     else:
         message = f"Invalid '{param}': {mistake['msg'][0].lower()}{mistake['msg'][1:]}."
     code = _CODES.get(kind, "invalid_type")
-    if code.startswith("integer_") and _is_decimal(mistake):
+    if code.startswith("integer_") and _is_decimal(mistake.get("ctx", {})):
         code = code.replace("integer_", "decimal_")
     return InvalidRequest(message, param=param, code=code)
 
 
-def _is_decimal(mistake: ErrorDetails) -> bool:
+def _is_decimal(bounds: Mapping[str, Any]) -> bool:
     """Whether the field takes decimals: its bound is one, though 3 may have been sent."""
-    return any(isinstance(bound, float) for bound in mistake.get("ctx", {}).values())
+    return any(isinstance(bound, float) for bound in bounds.values())
 
 
 def _param(location: tuple[int | str, ...]) -> str:

@@ -1,8 +1,11 @@
 """What request bodies of all endpoints share."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from smg.errors import InvalidRequest
 
 Metadata = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]]
 Stop = str | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=16)]
@@ -37,3 +40,21 @@ class SamplingFields(Wire):
 def stops(given: str | list[str] | None) -> tuple[str, ...]:
     """The stop strings of a request."""
     return (given,) if isinstance(given, str) else tuple(given or ())
+
+
+def token_bias(given: Mapping[str, float] | None) -> dict[int, float]:
+    """The `logit_bias` of a request.
+
+    Raises:
+        InvalidRequest: a key is no token id, or a value not from -100 to 100.
+    """
+    bias: dict[int, float] = {}
+    for token, value in (given or {}).items():
+        if not token.isdecimal() or not -100 <= value <= 100:
+            raise InvalidRequest(
+                f"Invalid 'logit_bias': {token!r}: {value}; expected token ids and -100 to 100.",
+                param="logit_bias",
+                code="invalid_value",
+            )
+        bias[int(token)] = value
+    return bias

@@ -1,5 +1,6 @@
 """Server-sent events: frames of bytes to a response that stays open."""
 
+import math
 from collections.abc import AsyncIterator
 
 from sse_starlette.event import ServerSentEvent
@@ -16,7 +17,14 @@ def event_stream(frames: AsyncIterator[bytes]) -> EventSourceResponse:
     Lines end in LF and each batch is one write: some clients split on LF alone, and lose an
     event that arrives in two pieces.
     """
-    return EventSourceResponse(frames, ping=PING_SECONDS, sep="\n", ping_message_factory=_ping)
+    return EventSourceResponse(
+        frames,
+        ping=PING_SECONDS,
+        sep="\n",
+        ping_message_factory=_ping,
+        # At shutdown a stream may go on: the server knows for how long, and cuts it then.
+        shutdown_grace_period=math.inf,
+    )
 
 
 def payload(frame: bytes) -> str:

@@ -41,6 +41,8 @@ class ServerPolicy:
     builtin_type: str | None = None
     """The hosted tool type this server stands in for: web_search_preview, ..."""
     builtin_tool: str | None = None
+    internal: bool = False
+    """Whether requests cannot name it: it stands in for hosted tools only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,9 +296,10 @@ async def offer_tools(
 
 
 def _policy(server: McpRequest, policies: Mapping[str, ServerPolicy]) -> ServerPolicy:
-    if server.label in policies:
-        return policies[server.label]
-    known = ", ".join(policies) or "none"
+    policy = policies.get(server.label)
+    if policy is not None and not policy.internal:
+        return policy
+    known = ", ".join(label for label, p in policies.items() if not p.internal) or "none"
     raise InvalidRequest(
         f"Invalid '{server.path}.server_label': no MCP server {server.label!r} is configured "
         f"here (configured: {known}).",

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 MAX_TURNS = 20_000
 """Turns whose worker is remembered: more than run at once, for ended ones are not told."""
 
+LETTERS_A_TOKEN = 4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probing:
@@ -134,7 +136,7 @@ class Pool:
         while (place := await self._next_place(attempts)) is not None:
             self._note(place, prompt)
             worker = place.worker
-            with worker.busy(len(prompt.ids)) as visit:
+            with worker.busy(_weight(prompt)) as visit:
                 async with aclosing(worker.engine.generate(new_request_id(), prompt)) as chunks:
                     try:
                         chunk = await self._next(visit, chunks)
@@ -246,3 +248,8 @@ class Pool:
         except Exception:  # A bug must not end the watching.
             logger.exception("Probing worker %s failed", worker.address)
             return False
+
+
+def _weight(prompt: PromptTokens) -> int:
+    """A prompt's tokens; about so many where only the worker can count them."""
+    return len(prompt.ids) or len(prompt.text) // LETTERS_A_TOKEN

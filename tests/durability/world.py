@@ -61,6 +61,7 @@ class World:
 
     engine: ScriptedEngine
     ledger: Ledger
+    server: MCPServer
     folder: Path
     tool_url: str
     stack: AsyncExitStack
@@ -153,7 +154,7 @@ async def world(folder: Path, *, itl_ms: float = 0.0) -> AsyncIterator[World]:
         )
         gateways = await stack.enter_async_context(AsyncExitStack())
         try:
-            yield World(engine, ledger, folder, tool_url, gateways)
+            yield World(engine, ledger, server, folder, tool_url, gateways)
         finally:
             await ledger.release()
 

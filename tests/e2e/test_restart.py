@@ -4,9 +4,8 @@ import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import openai
 import pytest
@@ -25,8 +24,7 @@ async def gateway(engine: ScriptedEngine, database: Path) -> AsyncIterator[Proce
     process = await Process.start(*flags, "--database-url", f"sqlite:///{database}")
     try:
         yield process
-        if process.process.returncode is None:
-            process.process.send_signal(signal.SIGTERM)
+        process.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE_SECONDS):
             assert await process.process.wait() == 0
     finally:
@@ -65,16 +63,14 @@ async def test_a_conversation_goes_on_after_a_restart(tmp_path: Path) -> None:
 
 
 async def test_what_is_running_at_shutdown_may_end(tmp_path: Path) -> None:
-    async with (
-        ScriptedEngine() as engine,
-        gateway(engine, tmp_path / "smg.db") as running,
-        running.openai.responses.stream(model=MODEL, input="[[long:20]][[slow:1]]") as stream,
-    ):
-        kinds: list[Any] = []
-        async for event in stream:
-            if event.type == "response.output_text.delta" and "told" not in kinds:
-                running.process.send_signal(signal.SIGTERM)
-                kinds.append("told")
-            kinds.append(event.type)
-        assert kinds[-1] == "response.completed"
-        assert kinds.count("response.output_text.delta") > 5
+    async with ScriptedEngine() as engine, AsyncExitStack() as stack:
+        running = await stack.enter_async_context(gateway(engine, tmp_path / "smg.db"))
+        question = "[[long:20]][[slow:1.5]]"
+        stream = await running.openai.responses.create(model=MODEL, input=question, stream=True)
+        for _ in range(3):
+            await anext(stream)
+        ending = asyncio.create_task(stack.aclose())  # It is told to stop, and waited for.
+        kinds = [event.type async for event in stream]
+        await ending
+    assert kinds[-1] == "response.completed"
+    assert kinds.count("response.output_text.delta") > 20

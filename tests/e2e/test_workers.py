@@ -40,13 +40,13 @@ async def test_without_a_living_worker_the_client_is_told_to_come_again(
     nobody: str, tmp_path: Path
 ) -> None:
     async with serve(tmp_path, tools=False, worker_urls=(nobody,)) as served:
-        answer = await served.post("/responses", input="Hello")
+        [model] = (await served.openai.models.list()).data
+        answer = await served.http.post("/responses", json={"model": model.id, "input": "Hello"})
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "1"
         with pytest.raises(openai.InternalServerError):
             await served.openai.chat.completions.create(
-                model=(await served.openai.models.list()).data[0].id,
-                messages=[{"role": "user", "content": "Hello"}],
+                model=model.id, messages=[{"role": "user", "content": "Hello"}]
             )
         async with httpx2.AsyncClient() as client:
             ready = await client.get(f"{served.url}/readiness")

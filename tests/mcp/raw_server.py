@@ -182,7 +182,8 @@ def asks(request: Message) -> None:
         asked = request
         what = request["params"]["name"]
         if what == "elicit":
-            params: Message = {"message": "Your password?", "requestedSchema": {"type": "object"}}
+            schema = {"type": "object", "properties": {}}
+            params: Message = {"message": "Your password?", "requestedSchema": schema}
             send({"id": "q", "method": "elicitation/create", "params": params})
         elif what == "sample":
             send({"id": "q", "method": "sampling/createMessage", "params": SAMPLE})

@@ -172,10 +172,9 @@ async def test_a_worker_that_is_added_gets_work_once_it_has_answered() -> None:
     try:
         added = Worker(second)
         pool.add(added)
-        assert not added.is_available
+        assert not added.is_up
         await second.next_probe()
         await second.next_probe()
-        assert added.is_available
         assert [await take(pool), await take(pool)] == [tokens(1), tokens(2)]
     finally:
         await pool.close()
@@ -207,6 +206,14 @@ async def test_a_removal_does_not_wait_for_ever() -> None:
     await anext(chunks)
     await asyncio.wait_for(pool.remove(pool.workers[0], grace_s=0.001), 5)
     assert pool.workers == ()
+    await chunks.aclose()
+
+
+async def test_a_prompt_without_ids_weighs_by_its_text() -> None:
+    worker = Worker(ScriptedEngine("a", tokens(1)))
+    chunks = Pool([worker], RoundRobin()).generate(counted(), PromptTokens(ids=(), text="x" * 400))
+    await anext(chunks)
+    assert worker.running_tokens == 101
     await chunks.aclose()
 
 

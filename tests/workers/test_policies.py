@@ -175,7 +175,15 @@ def test_a_prompt_goes_where_its_beginning_was_read() -> None:
     with next(worker for worker in workers if worker.address == home).busy(10):
         ranking = policy.rank(PromptTokens(ids=range(2000)), workers)
     assert ranking.workers[0].address == home
-    assert ranking.reason == "cache_aware: 1000 of 2000 tokens known"
+    assert ranking.reason == "cache_aware: 1000 of 2000 known"
+
+
+def test_text_stands_for_ids_that_a_prompt_does_not_have() -> None:
+    policy, (a, b) = CacheAware(), fleet("ab")
+    policy.placed(PromptTokens(ids=(), text="你好" * 50), a)
+    with a.busy(10):
+        assert first(policy, PromptTokens(ids=(), text="你好" * 60), [a, b]) == "a"
+        assert first(policy, PromptTokens(ids=(), text="other" * 60), [a, b]) == "b"
 
 
 def test_a_prompt_that_is_mostly_new_goes_to_the_least_loaded() -> None:

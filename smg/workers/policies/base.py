@@ -63,6 +63,11 @@ class PolicyOptions:
     """manual: how long a key without requests keeps its worker."""
 
 
+def reading(prompt: PromptTokens) -> Sequence[int]:
+    """What a worker reads from first to last: ids, or text for workers with a template."""
+    return prompt.ids or prompt.text.encode(errors="surrogatepass")
+
+
 def by_requests(worker: Worker) -> int:
     """How many generations a worker has."""
     return worker.in_flight + worker.foreign

@@ -10,6 +10,7 @@ from smg.workers.policies.base import (
     Ranking,
     by_requests,
     by_tokens,
+    reading,
 )
 from smg.workers.policies.hashing import rendezvous
 from smg.workers.policies.prefixes import PrefixTree
@@ -37,16 +38,17 @@ class CacheAware(Policy):
         by_load = sorted(drawn, key=by_tokens)
         if self._is_unbalanced(workers):
             return Ranking(tuple(by_load), "cache_aware: loads too unequal, least load")
-        known = self._tree.match(prompt.ids)
+        read = reading(prompt)
+        known = self._tree.match(read)
         best = max((known.get(worker.address, 0) for worker in workers), default=0)
-        if best <= self._options.cache_threshold * len(prompt.ids):
+        if best <= self._options.cache_threshold * len(read):
             return Ranking(tuple(by_load), "cache_aware: new prompt, least load")
         ranked = sorted(by_load, key=lambda worker: -known.get(worker.address, 0))
-        return Ranking(tuple(ranked), f"cache_aware: {best} of {len(prompt.ids)} tokens known")
+        return Ranking(tuple(ranked), f"cache_aware: {best} of {len(read)} known")
 
     def placed(self, prompt: PromptTokens, worker: Worker) -> None:
         """Remember what the worker will know; at once, for the next may come at once."""
-        self._tree.insert(prompt.ids, worker.address)
+        self._tree.insert(reading(prompt), worker.address)
 
     def removed(self, worker: Worker) -> None:
         """Forget what the worker knew."""
@@ -73,7 +75,7 @@ class PrefixHash(Policy):
 
     def rank(self, prompt: PromptTokens, workers: Sequence[Worker]) -> Ranking:
         """By hash; those with more than their share of the load after the others."""
-        beginning = prompt.ids[: self._options.prefix_token_count]
+        beginning = reading(prompt)[: self._options.prefix_token_count]
         ranked = rendezvous(repr(list(beginning)), workers)
         average = (sum(map(by_requests, workers)) + 1) / len(workers) if workers else 0.0
         most = self._options.prefix_hash_load_factor * average

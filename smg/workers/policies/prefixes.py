@@ -109,7 +109,8 @@ class PrefixTree:
 
 
 def _key(ids: Sequence[int]) -> bytes:
-    return array("I", ids).tobytes()
+    # An array would take bytes, which stand for text, for its own memory.
+    return array("I", list(ids) if isinstance(ids, bytes) else ids).tobytes()
 
 
 def _shared(key: bytes, at: int, label: bytes) -> int:

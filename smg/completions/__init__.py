@@ -1,0 +1,1 @@
+"""/v1/completions: text that goes on with a text."""

@@ -1,0 +1,1 @@
+"""All workers of the gateway, and the models they serve."""

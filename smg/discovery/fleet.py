@@ -1,0 +1,168 @@
+"""The workers of the gateway from start to end: asked who they are, put in pools, models loaded.
+
+A worker that does not answer at start is asked again in the background, and joins the pool of its
+model, or brings a new one, when it does.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+from smg.errors import ConfigError, EngineError
+from smg.fleet.candidates import Candidate, GrpcCandidate, Known, new_candidates
+from smg.fleet.groups import Group, check_told, grouped, main_group, read_aliases, settings_of
+from smg.ids import new_id
+from smg.model import ModelDirectory, Served
+from smg.settings import Settings
+from smg.startup import load_model, new_connection, new_pool
+from smg.upstream.model import UpstreamModel
+from smg.workers.pool import Pool
+from smg.workers.worker import Worker
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 15.0
+
+
+class Fleet:
+    """Every worker, and the models they serve."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str], created_at: int) -> None:
+        """Call it inside the event loop.
+
+        Raises:
+            ConfigError: a flag about workers or models is wrong.
+        """
+        self._settings = settings
+        self._created_at = created_at
+        self._candidates = new_candidates(settings, new_connection(settings), environment)
+        self._pools: list[Pool] = []
+        self._late: list[asyncio.Task[None]] = []
+        self._main: Group | None = None
+        self.models = ModelDirectory((), read_aliases(settings.model_alias))
+
+    async def start(self) -> None:
+        """Ask all workers what they serve, and load the models.
+
+        Raises:
+            ConfigError: a model cannot be loaded, or it is not known what is served.
+        """
+        found, late = await self._first_answers()
+        if found:
+            groups = grouped(found)
+            check_told(self._settings, groups)
+            self._main = main_group(self._settings, groups)
+            for group in groups:
+                await self._add(group)
+        else:
+            late = await self._start_unseen(late)
+        self.models.check_aliases(complete=not late)
+        self._late = [asyncio.create_task(self._wait_for(candidate)) for candidate in late]
+
+    async def close(self) -> None:
+        """Stop asking, and give up all connections."""
+        for task in self._late:
+            task.cancel()
+        await asyncio.gather(*self._late, return_exceptions=True)
+        await asyncio.gather(*(pool.close() for pool in self._pools))
+        await asyncio.gather(*(candidate.close() for candidate in self._candidates))
+
+    # ---- at start
+
+    async def _first_answers(self) -> tuple[list[Known], list[Candidate]]:
+        """Who answers, and who does not: one answer at least, if one comes in time."""
+        settings, found = self._settings, list[Known]()
+        late: Sequence[Candidate] = self._candidates
+        may_guess = settings.model_path is not None and not any(c.speaks_http for c in late)
+        wait_s = 0 if may_guess else settings.worker_startup_timeout_secs
+        deadline, pause_s = time.monotonic() + wait_s, FIRST_PAUSE_S
+        while True:
+            answers = await asyncio.gather(*map(_asked, late))
+            found = [known for answer in answers for known in answer or ()]
+            late = [c for c, answer in zip(late, answers, strict=True) if answer is None]
+            if found or time.monotonic() >= deadline:
+                return found, list(late)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _start_unseen(self, late: list[Candidate]) -> list[Candidate]:
+        """Serve the model that the flags name, though no worker is up yet."""
+        unseen = [candidate for candidate in late if isinstance(candidate, GrpcCandidate)]
+        if self._settings.model_path is None or not unseen:
+            raise ConfigError(
+                "--worker-urls: no worker answers, so it is not known which model is served; "
+                "--model-path names that of grpc:// workers"
+            )
+        workers = [Worker(candidate.release()) for candidate in unseen]
+        pool = await self._new_pool(self._settings, workers)
+        self.models.add(await load_model(self._settings, pool, self._created_at, None))
+        return [candidate for candidate in late if candidate not in unseen]
+
+    # ---- models
+
+    async def _add(self, group: Group) -> None:
+        """Serve one more model."""
+        settings = settings_of(self._settings, group, self._main)
+        pool = await self._new_pool(settings, [_worker(member) for member in group.members])
+        self.models.add(await self._model(settings, group, pool))
+
+    async def _new_pool(self, settings: Settings, workers: Sequence[Worker]) -> Pool:
+        pool = new_pool(settings, workers)
+        self._pools.append(pool)
+        await pool.start()
+        return pool
+
+    async def _model(self, settings: Settings, group: Group, pool: Pool) -> Served:
+        if not group.speaks_http:
+            info = group.members[0].info
+            return await load_model(settings, pool, self._created_at, info)
+        return UpstreamModel(
+            name=settings.served_model_name or group.model,
+            pool=pool,
+            new_request_id=lambda: new_id("gen"),
+            created_at=self._created_at,
+        )
+
+    # ---- in the background
+
+    async def _wait_for(self, candidate: Candidate) -> None:
+        """Ask until it answers, then let it join."""
+        log.warning("Worker %s does not answer; it joins when it does", candidate.url)
+        pause_s = FIRST_PAUSE_S
+        while (answer := await _asked(candidate)) is None:
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        for known in answer:
+            await self._join(known)
+
+    async def _join(self, known: Known) -> None:
+        model = known.info.model
+        served = next((m for m in self.models.all() if m.info.model == model), None)
+        if served is not None and isinstance(served, UpstreamModel) == known.speaks_http:
+            served.pool.add(_worker(known))
+            log.info("Worker %s joins model %s", known.engine.address, served.name)
+            return
+        try:
+            if served is not None:
+                raise ConfigError(f"{model} is already served by workers of another kind")
+            await self._add(Group(model, known.speaks_http, (known,)))
+        except ConfigError as error:
+            log.error("Worker %s cannot be used: %s", known.engine.address, error)
+        else:
+            log.info("Worker %s brings model %s", known.engine.address, model)
+
+
+async def _asked(candidate: Candidate) -> Sequence[Known] | None:
+    try:
+        return await candidate.ask()
+    except EngineError as error:
+        log.debug("Worker %s: %s", candidate.url, error.message)
+        return None
+
+
+def _worker(known: Known) -> Worker:
+    worker = Worker(known.engine)
+    worker.info = known.info
+    return worker
