@@ -47,8 +47,7 @@ async def running(
         async with asyncio.timeout(START_SECONDS):
             while not await asyncio.to_thread(_answers, port, ready):
                 if process.returncode is not None:
-                    said = log.read_text(errors="replace")[-2000:]
-                    raise ConfigError(f"{name} ended at start: {said}")
+                    raise ConfigError(f"{name} ended at start: {_end_of(log)}")
                 await asyncio.sleep(0.1)
         yield Running(name, process.pid, port)
     finally:
@@ -68,6 +67,10 @@ def free_port() -> int:
         listening.bind(("127.0.0.1", 0))
         port: int = listening.getsockname()[1]
         return port
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text(errors="replace")[-2000:]
 
 
 def _answers(port: int, ready: str | None) -> bool:

@@ -18,6 +18,7 @@ from smg import __version__
 from smg.chat import routes as chat
 from smg.completions import routes as completions
 from smg.conversations import routes as conversations
+from smg.discovery.fleet import Fleet
 from smg.errors import GatewayError
 from smg.ids import new_id
 from smg.lab import routes as lab
@@ -29,19 +30,20 @@ from smg.model import ModelDirectory
 from smg.responses import routes as responses
 from smg.responses.approvals import ApprovalRoutes
 from smg.responses.context import ApprovalRules
-from smg.responses.intake import Kitchen
+from smg.responses.kitchen import Kitchen
 from smg.responses.recovery import Recovery
 from smg.responses.runs import Durability, Runs
 from smg.seal import Seal, kept_secret
 from smg.settings import Settings
-from smg.startup import load_model, new_limits, new_pool, new_toolbox, now
+from smg.startup import new_limits, new_toolbox, now
 from smg.storage.base import Store
 from smg.storage.sql import SqlStore
 from smg.web import health
 from smg.web.auth import owner_check
 from smg.web.edge import Edge
 from smg.web.errors import on_gateway_error, on_http_error
-from smg.web.tools import McpRequest, ServerPolicy
+from smg.web.offers import ServerPolicy
+from smg.web.tools import McpRequest
 
 log = logging.getLogger(__name__)
 
@@ -145,16 +147,16 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         toolbox = new_toolbox(settings)
         brought = RequestServers(_hosts(settings.allow_request_mcp), now)
         stack.push_async_callback(brought.close)
-        pool = new_pool(settings)
-        stack.push_async_callback(pool.close)
+        fleet = Fleet(settings, os.environ, now())
+        stack.push_async_callback(fleet.close)
         synchronous: Literal["normal", "full"] = (
             "full" if settings.synchronous == "full" else "normal"
         )
         store = await SqlStore.open(database_url(settings), synchronous=synchronous)
         stack.push_async_callback(store.close)
         stack.push_async_callback(toolbox.close)
-        await asyncio.gather(pool.start(), toolbox.start())
-        models = ModelDirectory([await load_model(settings, pool, now())])
+        await asyncio.gather(fleet.start(), toolbox.start())
+        models = fleet.models
         seal = new_seal(settings)
         runs = Runs(
             store=store,

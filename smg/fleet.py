@@ -41,10 +41,7 @@ def new_worker(settings: Settings, engine: Engine) -> Worker:
 
 def new_policy(settings: Settings) -> Policy:
     """How a worker is chosen."""
-    policy = POLICIES[settings.policy]
-    if settings.policy not in NUMBERED:
-        return policy()
-    return policy(
+    return POLICIES[settings.policy](
         PolicyOptions(
             cache_threshold=settings.cache_threshold,
             balance_abs_threshold=settings.balance_abs_threshold,
@@ -55,10 +52,6 @@ def new_policy(settings: Settings) -> Policy:
             max_idle_secs=settings.max_idle_secs,
         )
     )
-
-
-NUMBERED = frozenset({"cache_aware", "prefix_hash", "least_load", "manual"})
-"""Policies that take numbers."""
 
 
 def new_retries(settings: Settings) -> Retries:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smg import fleet
 from smg.engines.base import EngineInfo
 from smg.engines.registry import Connection
 from smg.engines.remote import RemoteEngine, Timeouts
@@ -36,7 +35,6 @@ from smg.tokens.prompt import PromptBuilder
 from smg.tokens.source import ModelFiles, locate
 from smg.turn import Limits
 from smg.workers.pool import Pool
-from smg.workers.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +76,6 @@ def new_timeouts(settings: Settings) -> Timeouts:
         first_token_s=settings.first_token_timeout_secs,
         next_token_s=settings.next_token_timeout_secs,
     )
-
-
-def new_pool(settings: Settings, workers: Sequence[Worker]) -> Pool:
-    """The pool of one model's workers."""
-    return fleet.new_pool(settings, workers)
 
 
 def _path(text: str | None) -> Path | None:
@@ -143,9 +136,8 @@ async def _files(
     if settings.model_path:
         return await asyncio.to_thread(locate, settings.model_path, chat_template=template)
     told = [path for path in (info.tokenizer_path, info.model_path) if path] if info else []
-    for path in told:
-        if Path(path).is_dir():
-            return locate(path, hub_id_allowed=False, chat_template=template)
+    if readable := _readable(told):
+        return await asyncio.to_thread(locate, readable, chat_template=template)
     refusal = await _unpack_tokenizer(pool, folder)
     if refusal is None:
         return locate(str(folder), hub_id_allowed=False, chat_template=template)
@@ -158,6 +150,10 @@ async def _files(
     )
 
 
+def _readable(paths: Sequence[str]) -> str | None:
+    return next((path for path in paths if Path(path).is_dir()), None)
+
+
 async def _unpack_tokenizer(pool: Pool, folder: Path) -> str | None:
     """Have a worker send its tokenizer; why none did, if so."""
     reasons: list[str] = []
@@ -165,16 +161,19 @@ async def _unpack_tokenizer(pool: Pool, folder: Path) -> str | None:
         if not isinstance(worker.engine, RemoteEngine):
             continue
         try:
-            # What a worker sent before it failed must not be mixed with another's.
             await worker.engine.unpack_tokenizer(folder)
         except EngineError as error:
             reasons.append(error.message)
-            shutil.rmtree(folder)
-            folder.mkdir(mode=0o700)
+            _empty(folder)  # What it sent before it failed must not be mixed with another's.
         else:
             log.info("Tokenizer sent by worker %s", worker.address)
             return None
     return "; ".join(reasons) or "no worker answers"
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir(mode=0o700)
 
 
 def _name(settings: Settings, info: EngineInfo | None) -> str:

@@ -22,8 +22,9 @@ from smg.turn import (
     ToolSet,
     Turn,
 )
+from smg.web.offers import named, read_choice
 from smg.web.schema import stops, token_bias
-from smg.web.tools import named, read_choice, read_tools
+from smg.web.tools import read_tools
 
 
 class ChatModel(Model, Protocol):

@@ -1,4 +1,4 @@
-"""The workers of the gateway from start to end: asked who they are, put in pools, models loaded.
+"""All workers of the gateway from start to end: asked who they are, put in pools, models loaded.
 
 A worker that does not answer at start is asked again in the background, and joins the pool of its
 model, or brings a new one, when it does.
@@ -9,13 +9,14 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
+from smg.discovery.candidates import Candidate, GrpcCandidate, Known, new_candidates
+from smg.discovery.groups import Group, check_told, grouped, main_group, read_aliases, settings_of
 from smg.errors import ConfigError, EngineError
-from smg.fleet.candidates import Candidate, GrpcCandidate, Known, new_candidates
-from smg.fleet.groups import Group, check_told, grouped, main_group, read_aliases, settings_of
+from smg.fleet import new_pool, new_worker
 from smg.ids import new_id
 from smg.model import ModelDirectory, Served
-from smg.settings import Settings
-from smg.startup import load_model, new_connection, new_pool
+from smg.settings import Settings, flag_of
+from smg.startup import load_model, new_connection
 from smg.upstream.model import UpstreamModel
 from smg.workers.pool import Pool
 from smg.workers.worker import Worker
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 15.0
+WITHOUT_USE = ("model_path", "chat_template", "reasoning_parser", "tool_call_parser")
+"""Settings of a model that an OpenAI-compatible worker sees to itself."""
 
 
 class Fleet:
@@ -58,7 +61,8 @@ class Fleet:
                 await self._add(group)
         else:
             late = await self._start_unseen(late)
-        self.models.check_aliases(complete=not late)
+        if not late:
+            self.models.check_aliases()
         self._late = [asyncio.create_task(self._wait_for(candidate)) for candidate in late]
 
     async def close(self) -> None:
@@ -95,7 +99,7 @@ class Fleet:
                 "--worker-urls: no worker answers, so it is not known which model is served; "
                 "--model-path names that of grpc:// workers"
             )
-        workers = [Worker(candidate.release()) for candidate in unseen]
+        workers = [new_worker(self._settings, candidate.release()) for candidate in unseen]
         pool = await self._new_pool(self._settings, workers)
         self.models.add(await load_model(self._settings, pool, self._created_at, None))
         return [candidate for candidate in late if candidate not in unseen]
@@ -105,7 +109,7 @@ class Fleet:
     async def _add(self, group: Group) -> None:
         """Serve one more model."""
         settings = settings_of(self._settings, group, self._main)
-        pool = await self._new_pool(settings, [_worker(member) for member in group.members])
+        pool = await self._new_pool(settings, [self._worker(member) for member in group.members])
         self.models.add(await self._model(settings, group, pool))
 
     async def _new_pool(self, settings: Settings, workers: Sequence[Worker]) -> Pool:
@@ -114,10 +118,20 @@ class Fleet:
         await pool.start()
         return pool
 
+    def _worker(self, known: Known) -> Worker:
+        worker = new_worker(self._settings, known.engine)
+        worker.info = known.info
+        return worker
+
     async def _model(self, settings: Settings, group: Group, pool: Pool) -> Served:
         if not group.speaks_http:
             info = group.members[0].info
             return await load_model(settings, pool, self._created_at, info)
+        for name in WITHOUT_USE:
+            if getattr(settings, name) is not None:
+                log.warning(
+                    "%s has no use for %s: its worker does that", flag_of(name), group.model
+                )
         return UpstreamModel(
             name=settings.served_model_name or group.model,
             pool=pool,
@@ -140,18 +154,22 @@ class Fleet:
     async def _join(self, known: Known) -> None:
         model = known.info.model
         served = next((m for m in self.models.all() if m.info.model == model), None)
-        if served is not None and isinstance(served, UpstreamModel) == known.speaks_http:
-            served.pool.add(_worker(known))
+        if served is None:
+            await self._bring(known)
+        elif isinstance(served, UpstreamModel) == known.speaks_http:
+            served.pool.add(self._worker(known))
             log.info("Worker %s joins model %s", known.engine.address, served.name)
-            return
-        try:
-            if served is not None:
-                raise ConfigError(f"{model} is already served by workers of another kind")
-            await self._add(Group(model, known.speaks_http, (known,)))
-        except ConfigError as error:
-            log.error("Worker %s cannot be used: %s", known.engine.address, error)
         else:
-            log.info("Worker %s brings model %s", known.engine.address, model)
+            log.error("Worker %s: %s has workers of another kind", known.engine.address, model)
+            await known.engine.close()
+
+    async def _bring(self, known: Known) -> None:
+        try:
+            await self._add(Group(known.info.model, known.speaks_http, (known,)))
+        except ConfigError as error:  # Its pool stays, and is closed with the others.
+            log.warning("Worker %s cannot be used: %s", known.engine.address, error)
+        else:
+            log.info("Worker %s brings model %s", known.engine.address, known.info.model)
 
 
 async def _asked(candidate: Candidate) -> Sequence[Known] | None:
@@ -160,9 +178,3 @@ async def _asked(candidate: Candidate) -> Sequence[Known] | None:
     except EngineError as error:
         log.debug("Worker %s: %s", candidate.url, error.message)
         return None
-
-
-def _worker(known: Known) -> Worker:
-    worker = Worker(known.engine)
-    worker.info = known.info
-    return worker

@@ -1,12 +1,12 @@
 """Which workers serve the same model, and which flags are about which model. Decides only."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Final
+from typing import Any, Final
 
+from smg.discovery.candidates import Known
 from smg.errors import ConfigError
-from smg.fleet.candidates import Known
 from smg.settings import Settings, flag_of
 
 ONE_MODEL: Final = (
@@ -66,7 +66,8 @@ def settings_of(settings: Settings, group: Group, main: Group | None) -> Setting
     """The settings as they are for one group."""
     if group is main:
         return settings
-    return replace(settings, **{f.name: f.default for f in fields(settings) if f.name in ONE_MODEL})
+    unsaid: dict[str, Any] = dict.fromkeys(ONE_MODEL)
+    return replace(settings, **unsaid)
 
 
 def check_told(settings: Settings, groups: Sequence[Group]) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 
 from smg.responses.body import Json
-from smg.responses.intake import Kitchen, accept
+from smg.responses.intake import accept
+from smg.responses.kitchen import Kitchen
 from smg.responses.runs import Runs
 from smg.responses.schema import ApprovalAnswer, ResponsesRequest
 from smg.storage.records import PendingApproval, ResponseRecord

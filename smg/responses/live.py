@@ -4,7 +4,7 @@ import asyncio
 
 from smg.events import TurnFinished
 from smg.responses.body import Json
-from smg.responses.intake import Order
+from smg.responses.kitchen import Order
 from smg.storage.records import Lease
 from smg.web.feed import Feed
 

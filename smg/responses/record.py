@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from smg.events import TurnFinished
 from smg.items import Item
 from smg.responses.body import Json
-from smg.responses.intake import Order
+from smg.responses.kitchen import Order
 from smg.storage.records import ResponseRecord
 
 

@@ -15,7 +15,7 @@ from smg.errors import Conflict, GatewayError
 from smg.events import Event, Outcome, TurnFinished, Usage
 from smg.items import HostedCall, Item, McpCall, Status, ToolError
 from smg.responses.body import Head
-from smg.responses.intake import Kitchen, Order
+from smg.responses.kitchen import Kitchen, Order
 from smg.responses.outlet import Outlet
 from smg.responses.render import Place, Renderer, final_body
 from smg.responses.replayed import Replayed, replayed

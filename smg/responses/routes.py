@@ -15,7 +15,8 @@ from smg.responses.adorn import Adornment
 from smg.responses.body import Json, usage_json
 from smg.responses.compact import compact, kept_messages
 from smg.responses.follow import events_of, finished_record
-from smg.responses.intake import Kitchen, Order, accept, find_model, new_turn
+from smg.responses.intake import accept, find_model, new_turn
+from smg.responses.kitchen import Kitchen, Order
 from smg.responses.live import Live
 from smg.responses.runs import Repeated, RepeatKey, Runs
 from smg.responses.schema import CompactRequest, InputRequest, ResponsesRequest

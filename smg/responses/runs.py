@@ -12,7 +12,7 @@ from smg.errors import Conflict, GatewayError, NotFound
 from smg.events import Usage
 from smg.responses.adorn import Adornment
 from smg.responses.event_log import EventLog
-from smg.responses.intake import Order
+from smg.responses.kitchen import Order
 from smg.responses.live import Live
 from smg.responses.outlet import Fenced, Outlet, StepJournal, Ways
 from smg.responses.record import begun

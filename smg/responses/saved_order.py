@@ -7,7 +7,8 @@ from typing import Any
 from smg.events import Usage
 from smg.items import Item
 from smg.responses.body import Head
-from smg.responses.intake import Kitchen, Order, read_history
+from smg.responses.intake import read_history
+from smg.responses.kitchen import Kitchen, Order
 from smg.responses.saved import turn_from_json, turn_to_json
 
 

@@ -17,7 +17,8 @@ from smg.agent.silence import Silence
 from smg.errors import Conflict, GatewayError, InvalidRequest
 from smg.events import Outcome
 from smg.items import Item
-from smg.responses.intake import Kitchen, accept
+from smg.responses.intake import accept
+from smg.responses.kitchen import Kitchen
 from smg.responses.live import Live
 from smg.responses.runs import Runs
 from smg.responses.schema import ResponsesRequest

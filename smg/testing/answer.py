@@ -99,11 +99,8 @@ def _obey(
         case MustCall():
             return demand.write(reply.calls)
         case MustAnswer():
-            if demand.calls and reply.calls:
-                return demand.calls.write(reply.calls)
-            if called := _arguments_for(demand, reply, conversation):
-                return called
-            return write_answer(reply) if ordered else demand.minimal()
+            called = _called_instead(demand, reply, conversation)
+            return called or (write_answer(reply) if ordered else demand.minimal())
         case MustSay(choices, kind):
             if ordered:
                 return write_answer(reply)
@@ -115,8 +112,10 @@ def _obey(
     return write_answer(reply)
 
 
-def _arguments_for(demand: MustAnswer, reply: Reply, conversation: Conversation) -> str | None:
-    """The arguments alone, if the schema is that of a tool which the reply calls."""
+def _called_instead(demand: MustAnswer, reply: Reply, conversation: Conversation) -> str | None:
+    """The reply's calls, where they fit too; or the arguments alone, if the schema is a tool's."""
+    if demand.calls and reply.calls:
+        return demand.calls.write(reply.calls)
     for call in reply.calls:
         tool = conversation.find_tool(call.name)
         if tool is not None and tool.parameters == demand.schema:

@@ -13,6 +13,7 @@ from typing import Any, Self
 from smg.errors import ConfigError, InvalidRequest
 from smg.items import Item
 from smg.tokens.arguments import CUSTOM_PARAMETER
+from smg.tokens.cache import CACHE_BYTES, EncodeCache, Hits
 from smg.tokens.fit import fit
 from smg.tokens.guard import without
 from smg.tokens.habits import SWITCHES, Habits, probe
@@ -70,9 +71,14 @@ class PromptBuilder:
         *,
         call_id: CallId = public_call_id,
         open_sealed: OpenSealed = stays_sealed,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        """`tool_template` is used for turns with tools, where a model has one of its own."""
+        """`tool_template` is used for turns with tools, where a model has one of its own.
+
+        `cache_bytes` is the memory for what was encoded; 0: everything is encoded anew.
+        """
         self.tokenizer = tokenizer
+        self._cache = EncodeCache(tokenizer, cache_bytes)
         self._plain = _Form.of(template, tokenizer)
         self._with_tools = _Form.of(tool_template, tokenizer) if tool_template else self._plain
         self._call_id = call_id
@@ -88,6 +94,7 @@ class PromptBuilder:
         *,
         call_id: CallId = public_call_id,
         open_sealed: OpenSealed = stays_sealed,
+        cache_bytes: int = CACHE_BYTES,
     ) -> Self:
         """The builder of a model's folder; `keep` are the markers its parser reads.
 
@@ -102,7 +109,19 @@ class PromptBuilder:
         if default is None:
             raise ConfigError(f"{files.folder} has no chat template; name one with --chat-template")
         tool_template = templates.get("tool_use")
-        return cls(tokenizer, default, tool_template, call_id=call_id, open_sealed=open_sealed)
+        return cls(
+            tokenizer,
+            default,
+            tool_template,
+            call_id=call_id,
+            open_sealed=open_sealed,
+            cache_bytes=cache_bytes,
+        )
+
+    @property
+    def hits(self) -> Hits:
+        """What of the prompts so far had been encoded before."""
+        return self._cache.hits
 
     @property
     def habits(self) -> Habits:
@@ -145,7 +164,7 @@ class PromptBuilder:
         return form.render(messages, tools, turn.template_kwargs)
 
     def _encode(self, rendered: _Rendered) -> Prompt:
-        ids = self.tokenizer.encode(rendered.text, rendered.sign)
+        ids = self._cache.encode(rendered.text, rendered.sign)
         text = rendered.text if rendered.sign is None else without(rendered.text, rendered.sign)
         return Prompt(ids, text)
 

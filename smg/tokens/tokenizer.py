@@ -45,12 +45,13 @@ class Tokenizer:
         backend.no_padding()
         self._backend = backend
         file: dict[str, Any] = json.loads(backend.to_str())
-        self._entries: list[dict[str, Any]] = file["added_tokens"]
+        self.entries: list[dict[str, Any]] = file["added_tokens"]
+        """The added tokens as tokenizer.json has them."""
         self.named = dict(named or {})
-        self.added: dict[int, str] = {entry["id"]: entry["content"] for entry in self._entries}
+        self.added: dict[int, str] = {entry["id"]: entry["content"] for entry in self.entries}
         names = set(self.named.values())
         self.special_ids = frozenset(
-            entry["id"] for entry in self._entries if entry["special"] or entry["content"] in names
+            entry["id"] for entry in self.entries if entry["special"] or entry["content"] in names
         )
         self.eos_ids = frozenset(eos_ids) | self._ids([self.named.get("eos_token", "")])
         wanted = {self.added[token_id] for token_id in self.special_ids} | set(controls)
@@ -142,7 +143,7 @@ class Tokenizer:
         """What keeps other people's text from becoming this tokenizer's control tokens."""
         normalizer = self._backend.normalizer
         searched_normalized = any(
-            entry["normalized"] and entry["content"] in self.controls for entry in self._entries
+            entry["normalized"] and entry["content"] in self.controls for entry in self.entries
         )
         return Guard(
             self.controls,
@@ -164,7 +165,7 @@ class Tokenizer:
 
     @cached_property
     def _swallowing(self) -> dict[str, set[str]]:
-        entries = self._entries
+        entries = self.entries
         return {
             side: {entry["content"] for entry in entries if entry[side]}
             for side in ("lstrip", "rstrip")

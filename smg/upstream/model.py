@@ -13,10 +13,11 @@ from typing import Any
 from smg.agent.loop import Generate
 from smg.agent.run import Spoken
 from smg.engines.base import EngineInfo
+from smg.errors import InvalidRequest
 from smg.events import Usage
 from smg.items import Item
 from smg.turn import Turn
-from smg.upstream.request import new_body
+from smg.upstream.request import new_body, new_text_body
 from smg.upstream.words import ChatChunk, ChatPrompt
 from smg.workers.pool import Pool
 
@@ -77,6 +78,30 @@ class UpstreamModel:
             routing_key=turn.routing_key,
             turn_id=turn.id,
             separate_reasoning=turn.separate_reasoning,
+        )
+
+    async def prepare_text(self, turn: Turn, prompt: str | Sequence[int]) -> ChatPrompt:
+        """Make a generation that goes on with a text, or its tokens, as they are."""
+        body = new_text_body(turn, prompt, self.info.engine)
+        return ChatPrompt(
+            text=prompt if isinstance(prompt, str) else json.dumps(list(prompt)),
+            path="/completions",
+            body=body,
+            routing_key=turn.routing_key,
+            turn_id=turn.id,
+        )
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Refuse: the tokenizer is the worker's.
+
+        Raises:
+            InvalidRequest: always.
+        """
+        del ids
+        raise InvalidRequest(
+            "This model's tokenizer is its worker's: token ids cannot be echoed as text.",
+            param="echo",
+            code="unsupported_parameter",
         )
 
     async def generate(self, prepared: ChatPrompt) -> AsyncGenerator[Spoken, None]:

@@ -55,6 +55,31 @@ def new_body(turn: Turn, output: Sequence[Item], step: Generate, server: str) ->
         body[name] = step.max_tokens
     if turn.output_constraint is not None:
         body["response_format"] = _response_format(turn.output_constraint)
+    _check_known(body, server)
+    return body
+
+
+def new_text_body(turn: Turn, prompt: str | Sequence[int], server: str) -> Json:
+    """The request to go on with a text, or its tokens.
+
+    Raises:
+        InvalidRequest: the server cannot do what is asked.
+    """
+    sampling = _sampling(turn.sampling, server)
+    if sampling.pop("logprobs", False):
+        sampling["logprobs"] = sampling.pop("top_logprobs")  # Text completions' one field for both.
+    body: Json = {
+        "prompt": prompt if isinstance(prompt, str) else list(prompt),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **sampling,
+        "max_tokens": turn.limits.max_output_tokens,
+    }
+    _check_known(body, server)
+    return body
+
+
+def _check_known(body: Json, server: str) -> None:
     for name in UNKNOWN_TO.get(server, ()):
         if name in body:
             raise InvalidRequest(
@@ -62,7 +87,6 @@ def new_body(turn: Turn, output: Sequence[Item], step: Generate, server: str) ->
                 param=name,
                 code="unsupported_parameter",
             )
-    return body
 
 
 def _messages(turn: Turn, output: Sequence[Item], step: Generate) -> list[Json]:

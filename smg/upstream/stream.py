@@ -6,7 +6,7 @@ usage comes with the last choice, after it, or never. Knows no HTTP, and does no
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -211,8 +211,17 @@ def usage_of(told: Json) -> Usage:
 
 
 def logprobs_of(told: Json | None) -> tuple[Logprob, ...]:
-    """The log-probabilities of a choice."""
+    """The log-probabilities of a choice, in the form of chat or of text completions."""
+    if told and told.get("tokens"):
+        return tuple(_text_logprobs(told))
     return tuple(_logprob(entry) for entry in (told or {}).get("content") or ())
+
+
+def _text_logprobs(told: Json) -> Iterator[Logprob]:
+    rivals = told.get("top_logprobs") or [None] * len(told["tokens"])
+    for token, value, top in zip(told["tokens"], told["token_logprobs"], rivals, strict=True):
+        best = tuple(Logprob(str(t), float(v), str(t).encode()) for t, v in (top or {}).items())
+        yield Logprob(str(token), float(value), str(token).encode(), best)
 
 
 def _logprob(entry: Json) -> Logprob:

@@ -17,11 +17,12 @@ from smg.items import ToolError
 from smg.mcp.config import load
 from smg.mcp.connection import State
 from smg.mcp.spec import ServerSpec
-from smg.mcp.toolbox import ServerStatus, Toolbox
+from smg.mcp.toolbox import Reloaded, ServerStatus, Toolbox
 from smg.mcp.transports import find_program
 from smg.turn import ToolResult
-from tests.mcp.servers import down_spec, raw_spec, stdio_spec
+from tests.mcp.servers import down_spec, logged, raw_spec, stdio_spec
 
+BOUND = 20.0
 ROOT = Path(__file__).parents[2]
 
 
@@ -133,9 +134,76 @@ async def test_the_status_tells_what_is_there() -> None:
         tools=("echo",),
         left_out=(),
         definitions_hash=ready.definitions_hash,
+        internal=False,
+        breaker="closed",
+        running=0,
+        progress=None,
     )
     assert len(ready.definitions_hash) == 64
     assert closed == replace(ready, state=State.DOWN, error="it was closed")
+
+
+async def test_a_blocked_server_is_shown_as_down() -> None:
+    async with opened(raw_spec("changes", on_change="block")) as toolbox:
+        with logged("its tools changed") as changed, anyio.fail_after(BOUND):
+            await toolbox.call("raw", "echo", "{}")
+            await changed.wait()
+        (blocked,) = toolbox.statuses()
+        assert (await toolbox.reload([toolbox.spec("raw")])).kept == ("raw",)
+        (approved,) = toolbox.statuses()
+    assert blocked.state is State.DOWN
+    assert blocked.error is not None
+    assert "not as they were approved" in blocked.error
+    assert (approved.state, approved.error) == (State.READY, None)
+
+
+async def test_a_new_configuration_touches_only_what_it_changes() -> None:
+    specs = [stdio_spec(label=label) for label in ("same", "other", "gone")]
+    async with opened(*specs) as toolbox:
+        pids = [await pid(toolbox, label) for label in ("same", "other", "gone")]
+        changed = replace(specs[1], timeout_s=29)
+        reloaded = await toolbox.reload([raw_spec("well", label="new"), specs[0], changed])
+        assert toolbox.labels == ("new", "same", "other")
+        assert await pid(toolbox, "same") == pids[0]
+        assert await pid(toolbox, "other") != pids[1]
+        assert await toolbox.call("new", "echo", "{}") == ToolResult(output="echo")
+        gone = await toolbox.call("gone", "pid", "{}")
+    assert reloaded == Reloaded(
+        added=("new",), removed=("gone",), changed=("other",), kept=("same",)
+    )
+    assert gone.error is not None
+    assert "no tool server 'gone'" in gone.error.message
+
+
+async def pid(toolbox: Toolbox, label: str) -> int:
+    result = await toolbox.call(label, "pid", "{}")
+    return int(result.output or "0")
+
+
+async def test_calls_under_way_end_before_their_server_goes() -> None:
+    spec = stdio_spec(timeout_s=BOUND)
+    async with opened(spec) as toolbox:
+        await toolbox.call("example", "pid", "{}")
+        meet = '{"place": "p", "people": 2}'
+        first = asyncio.create_task(toolbox.call("example", "meet", meet))
+        hanging = asyncio.create_task(toolbox.call("example", "hang", "{}", timeout_s=2))
+        await toolbox.call("example", "hang_began", "{}")
+        second = asyncio.create_task(toolbox.call("example", "meet", meet))
+        await anyio.lowlevel.checkpoint()
+        assert (await toolbox.reload([])).removed == ("example",)
+        with anyio.fail_after(BOUND):
+            assert await first == await second == ToolResult(output="met")
+            late = await hanging
+    assert late.error is not None
+    assert "gave no result within 2 s" in late.error.message
+
+
+async def test_a_server_that_is_new_and_down_stops_no_reload() -> None:
+    async with opened(raw_spec("well")) as toolbox:
+        down = down_spec(required=True, connect_timeout_s=1)
+        reloaded = await toolbox.reload([toolbox.spec("raw"), down])
+        assert reloaded.added == ("down",)
+        assert await toolbox.call("raw", "echo", "{}") == ToolResult(output="echo")
 
 
 async def test_calls_of_several_servers_run_at_once() -> None:

@@ -213,6 +213,14 @@ async def test_a_turn_without_generation_only_takes_its_input_in(served: Served)
     assert json.loads(text(answer)) == [["user", "Remember slate."], ["user", "[[echo]]"]]
 
 
+async def test_a_stored_turn_without_generation_can_be_continued_anywhere(served: Served) -> None:
+    async with connected(served) as client:
+        warm = await client.response(input="Remember slate.", generate=False)
+    assert (await served.http.get(f"/responses/{warm['id']}")).json() == warm
+    answer = await served.post("/responses", input="[[echo]]", previous_response_id=warm["id"])
+    assert json.loads(text(answer.json())) == [["user", "Remember slate."], ["user", "[[echo]]"]]
+
+
 async def test_a_compaction_begins_a_new_chain(served: Served) -> None:
     compacted = await served.post("/responses/compact", input="Remember slate.")
     kept = [*compacted.json()["output"], {"role": "user", "content": "[[say:Going on.]]"}]
