@@ -12,6 +12,7 @@ from typing import Literal
 
 import platformdirs
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from smg import __version__
@@ -258,6 +259,7 @@ def new_app(
     app.include_router(lab.Routes(owner_of=owner_of, max_body_bytes=max_body).router())
     app.include_router(health.new_router(models, owner_of))
     app.add_exception_handler(GatewayError, on_gateway_error)
+    app.add_exception_handler(RequestValidationError, on_bad_parameter)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_middleware(Edge)
     return app

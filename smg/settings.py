@@ -213,6 +213,10 @@ class Settings:
         None, "Model", "how tool calls are read; default: found out from the model"
     )
 
+    tokenizer_cache_mib: int = option(
+        64, "Model", "memory for text that was encoded, in MiB a model; 0: none", least=0
+    )
+
     max_generations: int = option(
         25, "Responses", "model calls one response may take (then it ends incomplete)", least=1
     )

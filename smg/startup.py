@@ -94,7 +94,7 @@ async def load_model(
     with tempfile.TemporaryDirectory(prefix="smg-tokenizer-") as folder:
         files = await _files(settings, info, pool, Path(folder))
         families = _families(settings, files, info)
-        builder = await asyncio.to_thread(_builder, files, families)
+        builder = await asyncio.to_thread(_builder, settings, files, families)
     log.info(
         "Model %s. Reasoning parser: %s (%s). Tool-call parser: %s (%s).",
         _name(settings, info),
@@ -115,12 +115,13 @@ async def load_model(
     )
 
 
-def _builder(files: ModelFiles, families: Families) -> PromptBuilder:
+def _builder(settings: Settings, files: ModelFiles, families: Families) -> PromptBuilder:
     return PromptBuilder.load(
         files,
         markers(families.reasoning, families.tools),
         call_id=lambda name, number, public: family_call_id(families.tools, name, number, public),
         open_sealed=lambda text: text,  # Intake has opened what was sealed.
+        cache_bytes=settings.tokenizer_cache_mib * 1024 * 1024,
     )
 
 

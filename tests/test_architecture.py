@@ -77,7 +77,6 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 LIBRARY_HOMES: dict[str, set[str]] = {
-    "aiosqlite": {"storage"},
     "alembic": {"storage"},
     "cryptography": {"seal"},
     "fastapi": {"app", "chat/routes", "completions/routes", "conversations/routes"}

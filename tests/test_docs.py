@@ -20,7 +20,9 @@ from tests.e2e.gateway import served
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 # A fence may be longer than three backticks, to hold shorter ones.
-FENCED = re.compile(r"^(?P<fence>`{3,})(?P<kind>\w*)\n(?P<text>.*?)^(?P=fence)$", re.M | re.S)
+FENCED = re.compile(
+    r"^(?P<fence>`{3,})(?P<kind>\w*)\n(?P<text>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL
+)
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
 FLAG = re.compile(r"`(--[a-z][a-z-]*)")
 VARIABLE = re.compile(r"\bSMG_[A-Z_]+\b")
@@ -80,11 +82,11 @@ def test_a_block_of_code_can_be_read(page: str, kind: str, text: str) -> None:
 
 
 def test_the_targets_that_the_pages_name_are_in_the_makefile() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {
         target
         for page in PAGES
-        for target in re.findall(r"(?:^    |`)make ([a-z-]+)", page.read_text(), re.M)
+        for target in re.findall(r"(?:^    |`)make ([a-z-]+)", page.read_text(), re.MULTILINE)
     }
     assert named
     assert named <= targets

@@ -189,7 +189,7 @@ ITEMS: dict[type, st.SearchStrategy[Any]] = {
 
 @pytest.mark.parametrize("kind", ITEMS, ids=lambda kind: kind.__name__)
 def test_a_row_gives_back_an_equal_item(kind: type) -> None:
-    @settings(max_examples=50)
+    @settings(max_examples=30)
     @given(ITEMS[kind])
     def check(item: Item) -> None:
         assert from_json(json.loads(json.dumps(to_json(item)))) == item

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smg.agent.approval import approval_id
 from smg.agent.loop import Action, AgentLoop, CallTools, Generate, Progress, Stop
 from smg.engines.base import Finish
 from smg.errors import WorkerUnavailable
@@ -50,10 +51,11 @@ from smg.turn import (
 )
 from tests.doubles import Ids, call, says, thinks, tokens
 
+DELETE = ServerTool(server="files", name="delete", needs_approval=True)
 TOOLS = (
     FunctionTool(name="weather"),
     ServerTool(server="math", name="add"),
-    ServerTool(server="files", name="delete", needs_approval=True),
+    DELETE,
     CustomTool(name="patch"),
     ServerTool(server="web", name="search", shown_as="web_search_call"),
 )
@@ -438,7 +440,10 @@ def test_a_call_that_needs_approval_is_asked_for_whole_and_ends_the_turn() -> No
         *loop.generation_finished(Finish.STOP, tokens(4)),
     ]
     asked = McpApprovalRequest(
-        id="mcpr_1", server_label="files", name="delete", arguments='{"path": "/"}'
+        id=approval_id("mcpr_1", DELETE, 0),
+        server_label="files",
+        name="delete",
+        arguments='{"path": "/"}',
     )
     assert events == [
         ItemStarted(0, asked),
@@ -459,6 +464,25 @@ def test_a_call_just_approved_is_run_before_the_model_speaks() -> None:
     done = replace(approved, output="3", status=DONE)
     assert loop.tool_finished("mcp_9", THREE) == [ItemFinished(0, done)]
     assert todo(loop) == Generate(0)
+
+
+def test_a_call_of_which_nobody_knows_whether_it_ran_can_become_a_question() -> None:
+    loop = new_loop()
+    loop.receive([*call("add", "1"), *call("add", "2")])
+    loop.generation_finished(Finish.STOP, tokens(1))
+    unknown = ToolError(kind="mcp_protocol_error", message="Nobody knows.")
+    failed = replace(add("1", Status.FAILED), error=unknown)
+    asked = McpApprovalRequest(id="mcpr_1", server_label="math", name="add", arguments="1")
+    assert loop.ask_again("mcp_1", "mcpr_1", ToolResult(error=unknown)) == [
+        ItemFinished(0, failed),
+        ItemStarted(2, asked),
+        ItemFinished(2, asked),
+    ]
+    items = (failed, added("2", number=2), asked)
+    assert loop.tool_finished("mcp_2", THREE) == [
+        ItemFinished(1, items[1]),
+        TurnFinished(Outcome.COMPLETED, items, tokens(1)),
+    ]
 
 
 # ---- limits

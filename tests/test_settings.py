@@ -39,7 +39,8 @@ def sample(name: str) -> tuple[str, Any]:
         case bool():
             return str(not default).lower(), not default
         case int() | float():
-            return str(default + 1), default + 1
+            value = default + 1 if about["most"] is None else about["most"]
+            return str(value), type(default)(value)
         case tuple():
             return "a b", ("a", "b")
         case _:

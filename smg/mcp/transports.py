@@ -23,6 +23,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
 
+from smg.mcp.oauth import GuardedOthers, new_auth
 from smg.mcp.spec import Command, Endpoint, ServerSpec
 from smg.mcp.stderr import StderrLog
 from smg.mcp.stdio import LineTooLong, Start, run_process
@@ -182,15 +183,19 @@ def _new_http_client(
     async def note(response: httpx2.Response) -> None:
         if response.status_code >= 300:
             traces.http_status = response.status_code
+        if endpoint.oauth is not None:
+            response.headers.pop("location", None)
 
     return httpx2.AsyncClient(
         headers={name: secret.reveal() for name, secret in endpoint.headers.items()},
         timeout=httpx2.Timeout(connect_timeout_s, read=None),
-        transport=wire(endpoint),
+        transport=GuardedOthers(endpoint, wire(endpoint)) if endpoint.oauth else wire(endpoint),
+        auth=new_auth(endpoint),
         # The SDK follows redirects within the origin whatever the first flag says; it asks the
-        # second. A configured address is final: credentials go there and nowhere else.
+        # second. A configured address is final: credentials go there and nowhere else. Questions
+        # for a token count as redirects, too: with an account, it is `note` that stops them.
         follow_redirects=False,
-        max_redirects=0,
+        max_redirects=0 if endpoint.oauth is None else 20,
         trust_env=False,
         event_hooks={"response": [note]},
     )

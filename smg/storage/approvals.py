@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, exists, insert, select
+from sqlalchemy import Connection, delete, exists, insert, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from smg.errors import Conflict, NotFound
 from smg.items import McpApprovalRequest
@@ -35,11 +34,11 @@ class SqlApprovals:
             for request_id in request_ids
         ]
 
-        async def work(connection: AsyncConnection) -> None:
+        def work(connection: Connection) -> None:
             for row in rows:
                 try:
-                    async with connection.begin_nested():
-                        await connection.execute(insert(approvals).values(**row))
+                    with connection.begin_nested():
+                        connection.execute(insert(approvals).values(**row))
                 except IntegrityError as error:
                     raise Conflict(
                         f"The approval request '{row['request_id']}' has been answered already.",
@@ -75,9 +74,9 @@ class SqlApprovals:
             .limit(limit)
         )
 
-        async def work(connection: AsyncConnection) -> list[PendingApproval]:
+        def work(connection: Connection) -> list[PendingApproval]:
             found = []
-            for row in await connection.execute(query):
+            for row in connection.execute(query):
                 item = to_item(row.payload)
                 if isinstance(item, McpApprovalRequest):
                     found.append(PendingApproval(item, row.id, row.created_at))

@@ -6,8 +6,7 @@ Functions inside somebody else's transaction.
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
 from smg.errors import Conflict, InvalidRequest, NotFound
 from smg.item_json import to_json
@@ -31,20 +30,20 @@ def locked(conversation_id: str) -> Conflict:
     )
 
 
-async def conversation_row(connection: AsyncConnection, conversation_id: str, owner: str) -> RowOf:
+def conversation_row(connection: Connection, conversation_id: str, owner: str) -> RowOf:
     """The conversation's row.
 
     Raises:
         NotFound: there is none, or it is somebody else's.
     """
     query = select(conversations).where(is_conversation(conversation_id, owner))
-    row = (await connection.execute(query)).one_or_none()
+    row = connection.execute(query).one_or_none()
     if row is None:
         raise NotFound(f"Conversation with id {conversation_id!r} not found")
     return row
 
 
-async def append_turn(connection: AsyncConnection, record: ResponseRecord) -> None:
+def append_turn(connection: Connection, record: ResponseRecord) -> None:
     """Put a response's items at the end of its conversation, if that still exists.
 
     Raises:
@@ -55,7 +54,7 @@ async def append_turn(connection: AsyncConnection, record: ResponseRecord) -> No
         .where(is_conversation(record.conversation_id, record.owner))
         .with_for_update()
     )
-    row = (await connection.execute(query)).one_or_none()
+    row = connection.execute(query).one_or_none()
     if row is None:
         return
     if not row.free and row.lock_holder != record.id:
@@ -65,17 +64,17 @@ async def append_turn(connection: AsyncConnection, record: ResponseRecord) -> No
         .where(items.c.response_id == record.id)
         .order_by(items.c.direction, items.c.position)
     )
-    found = (await connection.execute(mine)).all()
-    seen = await _present(connection, row.id, [each.item_id for each in found])
+    found = connection.execute(mine).all()
+    seen = _present(connection, row.id, [each.item_id for each in found])
     new: dict[tuple[str, str], int] = {}
     for each in found:
         if (each.item_id, each.payload) not in seen:  # Not a reference to what is there.
             new.setdefault((each.item_id, each.payload), each.key)
-    await _move_in(connection, row, list(new.values()))
+    _move_in(connection, row, list(new.values()))
 
 
-async def add_items(
-    connection: AsyncConnection, conversation_id: str, owner: str, new: Sequence[Item]
+def add_items(
+    connection: Connection, conversation_id: str, owner: str, new: Sequence[Item]
 ) -> None:
     """Append items that live in the conversation only.
 
@@ -84,8 +83,8 @@ async def add_items(
     """
     counts = Counter(item.id for item in new)
     # Counting up first makes other appends wait until this one is committed.
-    start = await reserve(connection, conversation_id, owner, len(new))
-    present = {item_id for item_id, _ in await _present(connection, conversation_id, counts)}
+    start = reserve(connection, conversation_id, owner, len(new))
+    present = {item_id for item_id, _ in _present(connection, conversation_id, counts)}
     doubled = sorted(present | {item_id for item_id, count in counts.items() if count > 1})
     if doubled:
         raise InvalidRequest(f"Item ids must be new: {', '.join(doubled)}", param="items")
@@ -100,10 +99,10 @@ async def add_items(
         for position, item in enumerate(new, start)
     ]
     if rows:
-        await connection.execute(insert(items), rows)
+        connection.execute(insert(items), rows)
 
 
-async def reserve(connection: AsyncConnection, conversation_id: str, owner: str, count: int) -> int:
+def reserve(connection: Connection, conversation_id: str, owner: str, count: int) -> int:
     """Take the next `count` positions; the first of them."""
     take = (
         update(conversations)
@@ -111,27 +110,27 @@ async def reserve(connection: AsyncConnection, conversation_id: str, owner: str,
         .values(next_position=conversations.c.next_position + count)
         .returning(conversations.c.next_position)
     )
-    end = await connection.scalar(take)
+    end = connection.scalar(take)
     if end is None:
         raise NotFound(f"Conversation with id {conversation_id!r} not found")
     return int(end) - count
 
 
-async def _move_in(connection: AsyncConnection, row: RowOf, keys: Sequence[int]) -> None:
+def _move_in(connection: Connection, row: RowOf, keys: Sequence[int]) -> None:
     if not keys:
         return
-    start = await reserve(connection, row.id, row.owner, len(keys))
+    start = reserve(connection, row.id, row.owner, len(keys))
     home = (
         update(items)
         .where(items.c.key == bindparam("row"))
         .values(conversation_id=row.id, conversation_position=bindparam("place"))
     )
     places = [{"row": key, "place": place} for place, key in enumerate(keys, start)]
-    await connection.execute(home, places)
+    connection.execute(home, places)
 
 
-async def _present(
-    connection: AsyncConnection, conversation_id: str, ids: Collection[str]
+def _present(
+    connection: Connection, conversation_id: str, ids: Collection[str]
 ) -> set[tuple[str, str]]:
     """Id and payload of the items with these ids that the conversation has."""
     wanted, found = list(ids), set()
@@ -140,78 +139,80 @@ async def _present(
             items.c.conversation_id == conversation_id,
             items.c.item_id.in_(wanted[first : first + IDS_AT_ONCE]),
         )
-        found |= {(row.item_id, row.payload) for row in await connection.execute(query)}
+        found |= {(row.item_id, row.payload) for row in connection.execute(query)}
     return found
 
 
-async def take_out(
-    connection: AsyncConnection, conversation_id: str, item_id: str | None = None
-) -> None:
+def take_out(connection: Connection, conversation_id: str, item_id: str | None = None) -> None:
     """Take one item or all out of a conversation; rows without another home go."""
     theirs = items.c.conversation_id == conversation_id
     if item_id is not None:
         theirs &= items.c.item_id == item_id
-    await connection.execute(delete(items).where(theirs, items.c.response_id.is_(None)))
-    await connection.execute(
+    connection.execute(delete(items).where(theirs, items.c.response_id.is_(None)))
+    connection.execute(
         update(items).where(theirs).values(conversation_id=None, conversation_position=None)
     )
 
 
-async def all_items(
-    connection: AsyncConnection, conversation_id: str, owner: str
-) -> tuple[Item, ...]:
-    await conversation_row(connection, conversation_id, owner)
+def all_items(connection: Connection, conversation_id: str, owner: str) -> tuple[Item, ...]:
+    conversation_row(connection, conversation_id, owner)
     query = (
         select(items.c.payload)
         .where(items.c.conversation_id == conversation_id)
         .order_by(items.c.conversation_position)
     )
-    return tuple(map(to_item, await connection.scalars(query)))
+    return tuple(map(to_item, connection.scalars(query)))
 
 
-async def page_of_items(
-    connection: AsyncConnection, conversation_id: str, owner: str, page: Page
-) -> ItemPage:
+def page_of_items(connection: Connection, conversation_id: str, owner: str, page: Page) -> ItemPage:
     """A page of the conversation's items."""
-    await conversation_row(connection, conversation_id, owner)
+    conversation_row(connection, conversation_id, owner)
     place = items.c.conversation_position
     query = select(items.c.payload).where(items.c.conversation_id == conversation_id)
     if page.after is not None:
-        seen = await _position(connection, conversation_id, page.after, page)
+        seen = _position(connection, conversation_id, page.after, page)
         query = query.where(place > seen if page.order == "asc" else place < seen)
     query = query.order_by(place if page.order == "asc" else place.desc())
-    payloads = (await connection.scalars(query.limit(page.limit + 1))).all()
+    payloads = (connection.scalars(query.limit(page.limit + 1))).all()
     return ItemPage(
         tuple(map(to_item, payloads[: page.limit])), has_more=len(payloads) > page.limit
     )
 
 
-async def _position(
-    connection: AsyncConnection, conversation_id: str, item_id: str, page: Page
-) -> int:
+def _position(connection: Connection, conversation_id: str, item_id: str, page: Page) -> int:
     # Clients may use an id for two different items; the further one, or a reader would circle.
     furthest = func.max if page.order == "asc" else func.min
     query = select(furthest(items.c.conversation_position)).where(
         items.c.conversation_id == conversation_id, items.c.item_id == item_id
     )
-    position = await connection.scalar(query)
+    position = connection.scalar(query)
     if position is None:
         raise InvalidRequest(f"No item {item_id!r} in this conversation", param="after")
     return int(position)
 
 
-async def one_item(
-    connection: AsyncConnection, conversation_id: str, owner: str, item_id: str
-) -> Item:
+def one_item(connection: Connection, conversation_id: str, owner: str, item_id: str) -> Item:
     """The item of this id; of several, the last."""
-    await conversation_row(connection, conversation_id, owner)
+    conversation_row(connection, conversation_id, owner)
     query = (
         select(items.c.payload)
         .where(items.c.conversation_id == conversation_id, items.c.item_id == item_id)
         .order_by(items.c.conversation_position.desc())
         .limit(1)
     )
-    payload = await connection.scalar(query)
+    payload = connection.scalar(query)
     if payload is None:
         raise NotFound(f"Item with id {item_id!r} not found in conversation {conversation_id!r}")
     return to_item(payload)
+
+
+def unlock_conversation(connection: Connection, conversation_id: str, holder: str) -> None:
+    """Give the conversation back, if this turn has it: in the transaction that ends the turn.
+
+    Who hears of the end may begin the next turn at once.
+    """
+    connection.execute(
+        update(conversations)
+        .where(conversations.c.id == conversation_id, conversations.c.lock_holder == holder)
+        .values(lock_holder=None, lock_until=None)
+    )

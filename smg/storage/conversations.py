@@ -3,8 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import delete, insert, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, delete, insert, update
 
 from smg.items import Item
 from smg.storage.conversation_items import (
@@ -33,15 +32,15 @@ class SqlConversations:
     async def create(self, conversation: Conversation, items: Sequence[Item] = ()) -> None:
         """Store a new conversation that begins with these items."""
 
-        async def work(connection: AsyncConnection) -> None:
+        def work(connection: Connection) -> None:
             row = {
                 "id": conversation.id,
                 "owner": conversation.owner,
                 "created_at": conversation.created_at,
                 "metadata": to_text(conversation.metadata),
             }
-            await connection.execute(insert(conversations).values(row))
-            await add_items(connection, conversation.id, conversation.owner, items)
+            connection.execute(insert(conversations).values(row))
+            add_items(connection, conversation.id, conversation.owner, items)
 
         await self._database.write(work)
 
@@ -54,26 +53,24 @@ class SqlConversations:
     ) -> Conversation:
         """Replace the metadata."""
 
-        async def work(connection: AsyncConnection) -> Conversation:
-            await connection.execute(
+        def work(connection: Connection) -> Conversation:
+            connection.execute(
                 update(conversations)
                 .where(is_conversation(conversation_id, owner))
                 .values(metadata=to_text(metadata))
             )
-            return await _get(connection, conversation_id, owner)
+            return _get(connection, conversation_id, owner)
 
         return await self._database.write(work)
 
     async def delete(self, conversation_id: str, owner: str) -> None:
         """Forget the conversation and the items that are no response's."""
 
-        async def work(connection: AsyncConnection) -> None:
+        def work(connection: Connection) -> None:
             # An empty append: waits for those that are under way, and keeps new ones out.
-            await reserve(connection, conversation_id, owner, 0)
-            await take_out(connection, conversation_id)
-            await connection.execute(
-                delete(conversations).where(conversations.c.id == conversation_id)
-            )
+            reserve(connection, conversation_id, owner, 0)
+            take_out(connection, conversation_id)
+            connection.execute(delete(conversations).where(conversations.c.id == conversation_id))
 
         await self._database.write(work)
 
@@ -96,10 +93,10 @@ class SqlConversations:
     async def delete_item(self, conversation_id: str, owner: str, item_id: str) -> Conversation:
         """Take an item out of the conversation; a response that has it keeps it."""
 
-        async def work(connection: AsyncConnection) -> Conversation:
-            await one_item(connection, conversation_id, owner, item_id)
-            await take_out(connection, conversation_id, item_id)
-            return await _get(connection, conversation_id, owner)
+        def work(connection: Connection) -> Conversation:
+            one_item(connection, conversation_id, owner, item_id)
+            take_out(connection, conversation_id, item_id)
+            return _get(connection, conversation_id, owner)
 
         return await self._database.write(work)
 
@@ -115,9 +112,9 @@ class SqlConversations:
             .returning(conversations.c.id)
         )
 
-        async def work(connection: AsyncConnection) -> None:
-            if (await connection.execute(take)).one_or_none() is None:
-                await conversation_row(connection, conversation_id, owner)
+        def work(connection: Connection) -> None:
+            if connection.execute(take).one_or_none() is None:
+                conversation_row(connection, conversation_id, owner)
                 raise locked(conversation_id)
 
         await self._database.write(work)
@@ -132,8 +129,8 @@ class SqlConversations:
         await self._database.write(lambda c: c.execute(give))
 
 
-async def _get(connection: AsyncConnection, conversation_id: str, owner: str) -> Conversation:
-    row = await conversation_row(connection, conversation_id, owner)
+def _get(connection: Connection, conversation_id: str, owner: str) -> Conversation:
+    row = conversation_row(connection, conversation_id, owner)
     return Conversation(
         id=row.id,
         owner=row.owner,

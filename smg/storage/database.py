@@ -1,28 +1,29 @@
 """Connections: a URL goes in, units of work are run, and driver errors come out as ours.
 
-A unit of work is a function of a connection; it is one transaction, all of it or nothing.
-SQLite is written through one connection, whose transactions take the write lock at their
-beginning, and read through a few others. Knows no table.
+A unit of work is a plain function of a connection; it is one transaction, all of it or nothing.
+SQLite is written by one thread through one connection, whose transactions take the write lock at
+their beginning, and read by a few others. PostgreSQL is spoken to without threads. Knows no table.
 """
 
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
-from sqlalchemy import URL, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, StaticPool
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool, StaticPool
 
 from smg.errors import ConfigError, Conflict, InvalidRequest, StorageError
 
 T = TypeVar("T")
-Work = Callable[[AsyncConnection], Awaitable[T]]
+Work = Callable[[Connection], T]  # Does not wait: it runs in a thread, or under greenlets.
 Synchronous = Literal["normal", "full"]
 
 BUSY_SECONDS = 5.0  # How long a writer waits for another process, and for its own.
@@ -42,35 +43,102 @@ SQLITE_TROUBLE = {
 }
 
 
-class Database:
+class Database(Protocol):
     """One database, open."""
-
-    def __init__(
-        self, writer: AsyncEngine, reader: AsyncEngine, line: "_Line | None" = None
-    ) -> None:
-        self._writer = writer
-        self._reader = reader
-        self._writers = line
-        self._readers = line if reader is writer else None
 
     @property
     def is_sqlite(self) -> bool:
         """Whether transactions are already one after the other."""
-        return self._writer.dialect.name == "sqlite"
+        ...
 
     async def write(self, work: Work[T]) -> T:
         """Run a unit of work that changes something."""
-        return await _uninterrupted(_transaction(self._writer, self._writers, work))
+        ...
 
     async def read(self, work: Work[T]) -> T:
         """Run a unit of work that sees one state of the database."""
-        return await _uninterrupted(_transaction(self._reader, self._readers, work))
+        ...
+
+    async def close(self) -> None:
+        """Close all connections, after the transaction that is being written."""
+        ...
+
+
+class SqliteDatabase:
+    """A file, or memory. A unit of work is one hop to a thread, however many statements it has.
+
+    A driver that hops for each statement (aiosqlite) was measured at 22 hops and three times the
+    CPU for one saved response (docs/decisions/0012).
+    """
+
+    is_sqlite = True
+
+    def __init__(self, writer: Engine, reader: Engine, line: "_Line") -> None:
+        self._writer = writer
+        self._reader = reader
+        self._writers = line
+        self._writing = ThreadPoolExecutor(1, "smg-sqlite-writer")
+        is_one = reader is writer
+        self._readers = line if is_one else None
+        self._reading = (
+            self._writing if is_one else ThreadPoolExecutor(SQLITE_READERS, "smg-sqlite-reader")
+        )
+
+    async def write(self, work: Work[T]) -> T:
+        """Run a unit of work that changes something."""
+        return await _uninterrupted(self._run(self._writing, self._writer, self._writers, work))
+
+    async def read(self, work: Work[T]) -> T:
+        """Run a unit of work that sees one state of the database."""
+        return await _uninterrupted(self._run(self._reading, self._reader, self._readers, work))
 
     async def close(self) -> None:
         """Close all connections, after the transaction that is being written."""
         async with _turn_in(self._writers):
-            await self._reader.dispose()
-            await self._writer.dispose()
+            self._reading.shutdown()
+            self._writing.shutdown()
+            self._reader.dispose()
+            self._writer.dispose()
+
+    async def _run(
+        self, threads: Executor, engine: Engine, line: "_Line | None", work: Work[T]
+    ) -> T:
+        async with _turn_in(line):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(threads, _transaction, engine, work)
+
+
+def _transaction(engine: Engine, work: Work[T]) -> T:
+    with database_errors(), engine.begin() as connection:
+        return work(connection)
+
+
+class PostgresDatabase:
+    """A PostgreSQL server."""
+
+    is_sqlite = False
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        # Several selects of one unit of work must not see a change in between.
+        self._reader = engine.execution_options(isolation_level="REPEATABLE READ")
+
+    async def write(self, work: Work[T]) -> T:
+        """Run a unit of work that changes something."""
+        return await _uninterrupted(self._run(self._engine, work))
+
+    async def read(self, work: Work[T]) -> T:
+        """Run a unit of work that sees one state of the database."""
+        return await _uninterrupted(self._run(self._reader, work))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()
+
+    async def _run(self, engine: AsyncEngine, work: Work[T]) -> T:
+        with database_errors():
+            async with engine.begin() as connection:
+                return await connection.run_sync(work)
 
 
 class _Line:
@@ -108,7 +176,7 @@ def _parsed(url: str) -> URL:
     except (ArgumentError, ValueError) as error:
         raise ConfigError("The database URL cannot be read") from error
     drivers = {
-        "sqlite": "sqlite+aiosqlite",
+        "sqlite": "sqlite+pysqlite",
         "postgresql": "postgresql+asyncpg",
         "postgres": "postgresql+asyncpg",
     }
@@ -120,30 +188,34 @@ def _parsed(url: str) -> URL:
     return parsed.set(drivername=drivers[scheme])
 
 
-def _memory(url: URL, busy_seconds: float) -> Database:
+def _memory(url: URL, busy_seconds: float) -> SqliteDatabase:
     # One connection for everybody: a second one would open a second, empty database.
-    engine = create_async_engine(
-        url, connect_args={"isolation_level": None}, hide_parameters=True, poolclass=StaticPool
-    )
+    arguments = {"isolation_level": None, "check_same_thread": False}
+    engine = create_engine(url, connect_args=arguments, hide_parameters=True, poolclass=StaticPool)
     _prepare_sqlite(engine, "BEGIN IMMEDIATE", [])
-    return Database(engine, engine, _Line(busy_seconds))
+    return SqliteDatabase(engine, engine, _Line(busy_seconds))
 
 
-def _file(url: URL, synchronous: Synchronous, busy_seconds: float) -> Database:
+def _file(url: URL, synchronous: Synchronous, busy_seconds: float) -> SqliteDatabase:
     _create_private(Path(url.database or ""))
-    # The driver leaves transactions to us: its own would take the write lock too late.
     options: dict[str, Any] = {
-        "connect_args": {"isolation_level": None, "timeout": busy_seconds},
+        "connect_args": {
+            # The driver leaves transactions to us: its own would take the write lock too late.
+            "isolation_level": None,
+            "timeout": busy_seconds,
+            # The pool gives a connection to one thread at a time.
+            "check_same_thread": False,
+        },
         "hide_parameters": True,
-        "poolclass": AsyncAdaptedQueuePool,
+        "poolclass": QueuePool,
         "max_overflow": 0,
     }
-    writer = create_async_engine(url, pool_size=1, **options)
+    writer = create_engine(url, pool_size=1, **options)
     pragmas = ["auto_vacuum = INCREMENTAL", "journal_mode = WAL", f"synchronous = {synchronous}"]
     _prepare_sqlite(writer, "BEGIN IMMEDIATE", pragmas)
-    reader = create_async_engine(url, pool_size=SQLITE_READERS, **options)
+    reader = create_engine(url, pool_size=SQLITE_READERS, **options)
     _prepare_sqlite(reader, "BEGIN", ["query_only = ON"])
-    return Database(writer, reader, _Line(busy_seconds))
+    return SqliteDatabase(writer, reader, _Line(busy_seconds))
 
 
 def _create_private(path: Path) -> None:
@@ -155,18 +227,18 @@ def _create_private(path: Path) -> None:
         raise StorageError(f"The database {path} cannot be opened: {error.strerror}") from error
 
 
-def _prepare_sqlite(engine: AsyncEngine, begin: str, pragmas: Sequence[str]) -> None:
+def _prepare_sqlite(engine: Engine, begin: str, pragmas: Sequence[str]) -> None:
     def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
         for pragma in ("foreign_keys = ON", *pragmas):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    event.listen(engine.sync_engine, "connect", prepare)
-    event.listen(engine.sync_engine, "begin", lambda c: c.exec_driver_sql(begin))
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", lambda c: c.exec_driver_sql(begin))
 
 
-def _postgresql(url: URL) -> Database:
+def _postgresql(url: URL) -> PostgresDatabase:
     if "sslmode" in url.query:  # libpq's word for what asyncpg calls ssl
         mode = url.query["sslmode"]
         url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
@@ -180,15 +252,7 @@ def _postgresql(url: URL) -> Database:
         )
     except ImportError as error:
         raise ConfigError("PostgreSQL needs a driver: pip install 'smg[postgres]'") from error
-    # Several selects of one unit of work must not see a change in between.
-    return Database(engine, engine.execution_options(isolation_level="REPEATABLE READ"))
-
-
-async def _transaction(engine: AsyncEngine, line: _Line | None, work: Work[T]) -> T:
-    async with _turn_in(line):
-        with database_errors():
-            async with engine.begin() as connection:
-                return await work(connection)
+    return PostgresDatabase(engine)
 
 
 @asynccontextmanager

@@ -6,8 +6,7 @@ Every write of a run locks the response's row and compares the lease, in the sam
 import json
 from collections.abc import Sequence
 
-from sqlalchemy import delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, delete, insert, select, update
 
 from smg.errors import Conflict
 from smg.storage.database import Database
@@ -46,8 +45,8 @@ class SqlJournal:
             .returning(responses.c.attempt)
         )
 
-        async def work(connection: AsyncConnection) -> Lease | None:
-            attempt = await connection.scalar(take)
+        def work(connection: Connection) -> Lease | None:
+            attempt = connection.scalar(take)
             if attempt is None:
                 return None
             return Lease(response_id=response_id, owner=owner, holder=holder, attempt=attempt)
@@ -62,9 +61,9 @@ class SqlJournal:
             .values(lease_until=database_now() + ttl)
         )
 
-        async def work(connection: AsyncConnection) -> bool:
-            row = await check_lease(connection, lease)
-            await connection.execute(longer)
+        def work(connection: Connection) -> bool:
+            row = check_lease(connection, lease)
+            connection.execute(longer)
             return bool(row.cancel_requested)
 
         return await self._database.write(work)
@@ -95,7 +94,7 @@ class SqlJournal:
             .limit(limit)
         )
 
-        async def work(connection: AsyncConnection) -> list[UnfinishedResponse]:
+        def work(connection: Connection) -> list[UnfinishedResponse]:
             return [
                 UnfinishedResponse(
                     id=row.id,
@@ -105,7 +104,7 @@ class SqlJournal:
                     attempt=row.attempt,
                     cancel_requested=row.cancel_requested,
                 )
-                for row in await connection.execute(query)
+                for row in connection.execute(query)
             ]
 
         return await self._database.read(work)
@@ -113,11 +112,14 @@ class SqlJournal:
     async def append_events(self, batches: Sequence[tuple[Lease, EventBatch]]) -> list[bool]:
         """Log frames of several streams, in one transaction, before they are sent."""
 
-        async def work(connection: AsyncConnection) -> list[bool]:
-            held = await leases_held(connection, [lease for lease, _ in batches])
-            for (lease, batch), ours in zip(batches, held, strict=True):
-                if ours:
-                    await insert_events(connection, lease.response_id, batch)
+        def work(connection: Connection) -> list[bool]:
+            held = leases_held(connection, [lease for lease, _ in batches])
+            ours = [
+                (lease.response_id, batch)
+                for (lease, batch), is_ours in zip(batches, held, strict=True)
+                if is_ours
+            ]
+            insert_events(connection, ours)
             return held
 
         return await self._database.write(work)
@@ -133,18 +135,18 @@ class SqlJournal:
             .limit(limit)
         )
 
-        async def work(connection: AsyncConnection) -> list[tuple[int, bytes]]:
-            await visible_response(connection, response_id, owner)
-            return [(row.sequence, row.frame) for row in await connection.execute(query)]
+        def work(connection: Connection) -> list[tuple[int, bytes]]:
+            visible_response(connection, response_id, owner)
+            return [(row.sequence, row.frame) for row in connection.execute(query)]
 
         return await self._database.read(work)
 
     async def append_step(self, lease: Lease, step: Step) -> None:
         """Write down a step before its effect."""
 
-        async def work(connection: AsyncConnection) -> None:
-            await check_lease(connection, lease)
-            await insert_step(connection, lease.response_id, step)
+        def work(connection: Connection) -> None:
+            check_lease(connection, lease)
+            insert_step(connection, lease.response_id, step)
 
         await self._database.write(work)
 
@@ -152,11 +154,11 @@ class SqlJournal:
         """All steps, first to last."""
         query = select(steps).where(steps.c.response_id == response_id).order_by(steps.c.number)
 
-        async def work(connection: AsyncConnection) -> list[Step]:
-            await visible_response(connection, response_id, owner)
+        def work(connection: Connection) -> list[Step]:
+            visible_response(connection, response_id, owner)
             return [
                 Step(number=row.number, kind=row.kind, state=json.loads(row.state))
-                for row in await connection.execute(query)
+                for row in connection.execute(query)
             ]
 
         return await self._database.read(work)
@@ -176,10 +178,10 @@ class SqlJournal:
             created_at=database_now(),
         )
 
-        async def work(connection: AsyncConnection) -> str | None:
-            bound = (await connection.execute(bound_key)).one_or_none()
+        def work(connection: Connection) -> str | None:
+            bound = connection.execute(bound_key).one_or_none()
             if bound is None:
-                await connection.execute(bind)
+                connection.execute(bind)
                 return None
             if bound.request_hash != request_hash:
                 raise Conflict(
@@ -200,7 +202,7 @@ class SqlJournal:
         await self._database.write(lambda c: c.execute(free))
 
 
-async def leases_held(connection: AsyncConnection, leases: Sequence[Lease]) -> list[bool]:
+def leases_held(connection: Connection, leases: Sequence[Lease]) -> list[bool]:
     """Which of these leases are still in force; their rows are locked."""
     query = (
         select(responses.c.id, responses.c.lease_holder, responses.c.attempt, responses.c.status)
@@ -208,7 +210,7 @@ async def leases_held(connection: AsyncConnection, leases: Sequence[Lease]) -> l
         .order_by(responses.c.id)
         .with_for_update()
     )
-    rows = {row.id: row for row in await connection.execute(query)}
+    rows = {row.id: row for row in connection.execute(query)}
     return [_is_held(lease, rows.get(lease.response_id)) for lease in leases]
 
 
@@ -220,7 +222,7 @@ def _is_held(lease: Lease, row: RowOf | None) -> bool:
     )
 
 
-async def insert_step(connection: AsyncConnection, response_id: str, step: Step) -> None:
+def insert_step(connection: Connection, response_id: str, step: Step) -> None:
     """Write down a step; the caller has made sure that the response is his."""
     row = insert(steps).values(
         response_id=response_id,
@@ -229,14 +231,15 @@ async def insert_step(connection: AsyncConnection, response_id: str, step: Step)
         state=to_text(step.state),
         at=database_now(),
     )
-    await connection.execute(row)
+    connection.execute(row)
 
 
-async def insert_events(connection: AsyncConnection, response_id: str, batch: EventBatch) -> None:
-    """Log frames; the caller has made sure that the response is his."""
+def insert_events(connection: Connection, batches: Sequence[tuple[str, EventBatch]]) -> None:
+    """Log frames of responses, in one statement; the caller has made sure that they are his."""
     rows = [
         {"response_id": response_id, "sequence": sequence, "frame": frame}
+        for response_id, batch in batches
         for sequence, frame in enumerate(batch.frames, batch.first_sequence)
     ]
     if rows:
-        await connection.execute(insert(events), rows)
+        connection.execute(insert(events), rows)

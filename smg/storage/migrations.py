@@ -11,7 +11,6 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 import smg
 from smg.errors import ConfigError
@@ -39,10 +38,10 @@ async def upgrade(url: str) -> None:
 async def migrate(database: Database) -> None:
     """Bring an open database up to date."""
 
-    async def work(connection: AsyncConnection) -> None:
+    def work(connection: Connection) -> None:
         if not database.is_sqlite:
-            await connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCK)))
-        await connection.run_sync(_migrate)
+            connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+        _migrate(connection)
 
     await database.write(work)
 

@@ -5,39 +5,38 @@ Functions inside somebody else's transaction.
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import delete, exists, literal, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, delete, exists, literal, select, update
 
 from smg.storage.records import UNFINISHED
 from smg.storage.rows import IDS_AT_ONCE, drop_response_items
 from smg.storage.tables import events, idempotency_keys, responses, steps
 
 
-async def bury(connection: AsyncConnection, ids: Collection[str]) -> None:
+def bury(connection: Connection, ids: Collection[str]) -> None:
     """Make responses unknown: what is left is their place in a chain and their items."""
-    await connection.execute(
+    connection.execute(
         update(responses)
         .where(responses.c.id.in_(ids))
         .values(deleted=True, body="{}", lease_holder=None, lease_until=None)
     )
     for table in (events, steps):
-        await connection.execute(delete(table).where(table.c.response_id.in_(ids)))
+        connection.execute(delete(table).where(table.c.response_id.in_(ids)))
 
 
-async def remove_unneeded(connection: AsyncConnection, ids: Collection[str]) -> int:
+def remove_unneeded(connection: Connection, ids: Collection[str]) -> int:
     """Remove those of these buried responses that nothing continues, and buried ones above.
 
     Returns how many rows are gone.
     """
-    dead = await _unneeded(connection, ids)
+    dead = _unneeded(connection, ids)
     for start in range(0, len(dead), IDS_AT_ONCE):
         batch = dead[start : start + IDS_AT_ONCE]
-        await drop_response_items(connection, batch)
-        await connection.execute(delete(responses).where(responses.c.id.in_(batch)))
+        drop_response_items(connection, batch)
+        connection.execute(delete(responses).where(responses.c.id.in_(batch)))
     return len(dead)
 
 
-async def _unneeded(connection: AsyncConnection, ids: Collection[str]) -> Sequence[str]:
+def _unneeded(connection: Connection, ids: Collection[str]) -> Sequence[str]:
     """What can be removed, each before the response that it continues."""
     child, parent = responses.alias("child"), responses.alias("parent")
     dead = (
@@ -57,10 +56,10 @@ async def _unneeded(connection: AsyncConnection, ids: Collection[str]) -> Sequen
         .join_from(parent, dead, parent.c.id == dead.c.previous_response_id)
         .where(parent.c.deleted.is_(True), only_child)
     )
-    return (await connection.scalars(select(dead.c.id).order_by(dead.c.height))).all()
+    return (connection.scalars(select(dead.c.id).order_by(dead.c.height))).all()
 
 
-async def purge_expired(connection: AsyncConnection, before: int, limit: int) -> int:
+def purge_expired(connection: Connection, before: int, limit: int) -> int:
     """Bury a batch of finished responses made before this time, and remove a batch of buried."""
     old = responses.c.created_at < before
     aged = (
@@ -68,8 +67,8 @@ async def purge_expired(connection: AsyncConnection, before: int, limit: int) ->
         .where(old, responses.c.deleted.is_(False), responses.c.status.not_in(UNFINISHED))
         .limit(limit)
     )
-    expired = (await connection.scalars(aged)).all()
-    await bury(connection, expired)
+    expired = (connection.scalars(aged)).all()
+    bury(connection, expired)
     child = responses.alias("child")
     leaves = (
         select(responses.c.id)
@@ -80,6 +79,6 @@ async def purge_expired(connection: AsyncConnection, before: int, limit: int) ->
         )
         .limit(limit)
     )
-    removed = await remove_unneeded(connection, (await connection.scalars(leaves)).all())
-    await connection.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < before))
+    removed = remove_unneeded(connection, (connection.scalars(leaves)).all())
+    connection.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < before))
     return len(expired) + removed

@@ -6,13 +6,22 @@ One function is one use case inside a transaction; the class opens the transacti
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ScalarSelect, Select, exists, insert, literal, select, union_all, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import (
+    Connection,
+    ScalarSelect,
+    Select,
+    exists,
+    insert,
+    literal,
+    select,
+    union_all,
+    update,
+)
 
 from smg.errors import Conflict, InvalidRequest, LeaseLost, PreviousResponseNotFound
 from smg.items import Item
 from smg.storage import purge
-from smg.storage.conversation_items import append_turn
+from smg.storage.conversation_items import append_turn, unlock_conversation
 from smg.storage.database import Database
 from smg.storage.journal import insert_events, insert_step
 from smg.storage.records import (
@@ -58,10 +67,10 @@ class SqlResponses:
         lease = Lease(response_id=record.id, owner=record.owner, holder=holder, attempt=1)
         held = {"lease_holder": holder, "lease_until": database_now() + ttl, "attempt": 1}
 
-        async def work(connection: AsyncConnection) -> None:
-            await _insert(connection, record, held)
+        def work(connection: Connection) -> None:
+            _insert(connection, record, held)
             if step is not None:
-                await insert_step(connection, record.id, step)
+                insert_step(connection, record.id, step)
 
         await self._database.write(work)
         return lease
@@ -76,12 +85,14 @@ class SqlResponses:
     ) -> None:
         """Store a response as it is now: row, items, last events, conversation, or nothing."""
 
-        async def work(connection: AsyncConnection) -> None:
-            await _save(connection, record, lease)
+        def work(connection: Connection) -> None:
+            _save(connection, record, lease)
             if events is not None:
-                await insert_events(connection, record.id, events)
+                insert_events(connection, [(record.id, events)])
             if append_to_conversation and record.status in APPENDED:
-                await append_turn(connection, record)
+                append_turn(connection, record)
+            if record.conversation_id is not None and record.status not in UNFINISHED:
+                unlock_conversation(connection, record.conversation_id, record.id)
 
         await self._database.write(work)
 
@@ -104,11 +115,11 @@ class SqlResponses:
     async def delete(self, response_id: str, owner: str) -> None:
         """Make the response unknown; responses that continue it, and its conversation, stay."""
 
-        async def work(connection: AsyncConnection) -> None:
-            row = await visible_response(connection, response_id, owner)
-            await purge.bury(connection, [row.id])
+        def work(connection: Connection) -> None:
+            row = visible_response(connection, response_id, owner)
+            purge.bury(connection, [row.id])
             if row.status not in UNFINISHED:
-                await purge.remove_unneeded(connection, [row.id])
+                purge.remove_unneeded(connection, [row.id])
 
         await self._database.write(work)
 
@@ -123,8 +134,8 @@ class SqlResponses:
             .returning(responses.c.id)
         )
 
-        async def work(connection: AsyncConnection) -> bool:
-            return (await connection.execute(change)).one_or_none() is not None
+        def work(connection: Connection) -> bool:
+            return connection.execute(change).one_or_none() is not None
 
         return await self._database.write(work)
 
@@ -136,9 +147,9 @@ class SqlResponses:
             .values(cancel_requested=True)
         )
 
-        async def work(connection: AsyncConnection) -> None:
-            await visible_response(connection, response_id, owner)
-            await connection.execute(change)
+        def work(connection: Connection) -> None:
+            visible_response(connection, response_id, owner)
+            connection.execute(change)
 
         await self._database.write(work)
 
@@ -147,12 +158,10 @@ class SqlResponses:
         return await self._database.write(lambda c: purge.purge_expired(c, before, limit))
 
 
-async def _insert(
-    connection: AsyncConnection, record: ResponseRecord, held: dict[str, Any]
-) -> None:
+def _insert(connection: Connection, record: ResponseRecord, held: dict[str, Any]) -> None:
     row = response_row(record) | held | {"conversation_start": _conversation_end(record)}
-    await connection.execute(insert(responses).values(row))
-    await insert_response_items(connection, record, "input", record.input)
+    connection.execute(insert(responses).values(row))
+    insert_response_items(connection, record, "input", record.input)
 
 
 def _conversation_end(record: ResponseRecord) -> ScalarSelect[int]:
@@ -166,17 +175,17 @@ def _conversation_end(record: ResponseRecord) -> ScalarSelect[int]:
     )
 
 
-async def _save(connection: AsyncConnection, record: ResponseRecord, lease: Lease | None) -> None:
+def _save(connection: Connection, record: ResponseRecord, lease: Lease | None) -> None:
     if lease is not None:
-        await check_lease(connection, lease)
+        check_lease(connection, lease)
     query = select(responses).where(responses.c.id == record.id).with_for_update()
-    row = (await connection.execute(query)).one_or_none()
+    row = connection.execute(query).one_or_none()
     if row is None:
-        await _insert(connection, record, {})
+        _insert(connection, record, {})
     else:
         _check_change(row, record, lease)
-        await _update(connection, record)
-    await insert_response_items(connection, record, "output", record.output)
+        _update(connection, record)
+    insert_response_items(connection, record, "output", record.output)
 
 
 def _check_change(row: RowOf, record: ResponseRecord, lease: Lease | None) -> None:
@@ -188,30 +197,30 @@ def _check_change(row: RowOf, record: ResponseRecord, lease: Lease | None) -> No
         raise LeaseLost(f"Response {record.id!r} is being worked on by {row.lease_holder}")
 
 
-async def _update(connection: AsyncConnection, record: ResponseRecord) -> None:
+def _update(connection: Connection, record: ResponseRecord) -> None:
     ended = {} if record.status in UNFINISHED else NO_LEASE
     own = items.c.response_id == record.id
-    await connection.execute(
+    connection.execute(
         update(responses).where(responses.c.id == record.id).values(response_row(record) | ended)
     )
-    await connection.execute(items.delete().where(own, items.c.direction == "output"))
-    if not await connection.scalar(select(exists().where(own))):
-        await insert_response_items(connection, record, "input", record.input)
+    connection.execute(items.delete().where(own, items.c.direction == "output"))
+    if not connection.scalar(select(exists().where(own))):
+        insert_response_items(connection, record, "input", record.input)
 
 
-async def _get(connection: AsyncConnection, response_id: str, owner: str) -> ResponseRecord:
-    row = await visible_response(connection, response_id, owner)
+def _get(connection: Connection, response_id: str, owner: str) -> ResponseRecord:
+    row = visible_response(connection, response_id, owner)
     query = (
         select(items.c.direction, items.c.payload)
         .where(items.c.response_id == row.id)
         .order_by(items.c.direction, items.c.position)
     )
-    return response_record(row, (await connection.execute(query)).all())
+    return response_record(row, connection.execute(query).all())
 
 
-async def _history(connection: AsyncConnection, response_id: str, owner: str) -> tuple[Item, ...]:
+def _history(connection: Connection, response_id: str, owner: str) -> tuple[Item, ...]:
     query = select(responses.c.status).where(is_visible(response_id, owner))
-    status = await connection.scalar(query)
+    status = connection.scalar(query)
     if status is None:
         raise PreviousResponseNotFound(
             f"Previous response with id {response_id!r} not found", param="previous_response_id"
@@ -221,16 +230,14 @@ async def _history(connection: AsyncConnection, response_id: str, owner: str) ->
             f"Previous response {response_id!r} is {status}; wait for its end",
             param="previous_response_id",
         )
-    rows = await connection.execute(_said(response_id, owner))
+    rows = connection.execute(_said(response_id, owner))
     return tuple(to_item(row.payload) for row in rows)
 
 
-async def _input_items(
-    connection: AsyncConnection, response_id: str, owner: str, page: Page
-) -> ItemPage:
-    await visible_response(connection, response_id, owner)
+def _input_items(connection: Connection, response_id: str, owner: str, page: Page) -> ItemPage:
+    visible_response(connection, response_id, owner)
     payloads: dict[str, str] = {}
-    for row in await connection.execute(_said(response_id, owner)):
+    for row in connection.execute(_said(response_id, owner)):
         if row.depth > 0 or row.section != "output":
             payloads.setdefault(row.item_id, row.payload)
     ids = list(payloads) if page.order == "asc" else list(reversed(payloads))
@@ -289,7 +296,7 @@ def _said(response_id: str, owner: str) -> Select[Any]:
     return select(said).order_by(said.c.depth.desc(), said.c.section, said.c.place)
 
 
-async def _find_items(connection: AsyncConnection, ids: list[str], owner: str) -> dict[str, Item]:
+def _find_items(connection: Connection, ids: list[str], owner: str) -> dict[str, Item]:
     found: dict[str, str] = {}
     for start in range(0, len(ids), IDS_AT_ONCE):
         query = (
@@ -302,5 +309,5 @@ async def _find_items(connection: AsyncConnection, ids: list[str], owner: str) -
             )
             .order_by(items.c.key)
         )
-        found |= {row.item_id: row.payload for row in await connection.execute(query)}
+        found |= {row.item_id: row.payload for row in connection.execute(query)}
     return {item_id: to_item(payload) for item_id, payload in found.items()}

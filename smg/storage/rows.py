@@ -7,8 +7,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, Row, insert, or_, select, update
 
 from smg.errors import LeaseLost, NotFound
 from smg.item_json import from_json, to_json
@@ -92,20 +91,20 @@ def is_free(until: ColumnElement[float | None]) -> ColumnElement[bool]:
     return or_(until.is_(None), until <= database_now())
 
 
-async def visible_response(connection: AsyncConnection, response_id: str, owner: str) -> RowOf:
+def visible_response(connection: Connection, response_id: str, owner: str) -> RowOf:
     """The response's row.
 
     Raises:
         NotFound: there is none, it was deleted, or it is somebody else's.
     """
     query = select(responses).where(is_visible(response_id, owner))
-    row = (await connection.execute(query)).one_or_none()
+    row = connection.execute(query).one_or_none()
     if row is None:
         raise NotFound(f"Response with id {response_id!r} not found")
     return row
 
 
-async def check_lease(connection: AsyncConnection, lease: Lease) -> RowOf:
+def check_lease(connection: Connection, lease: Lease) -> RowOf:
     """Lock the row that the lease is for.
 
     Raises:
@@ -120,14 +119,14 @@ async def check_lease(connection: AsyncConnection, lease: Lease) -> RowOf:
         )
         .with_for_update()
     )
-    row = (await connection.execute(query)).one_or_none()
+    row = connection.execute(query).one_or_none()
     if row is None:
         raise LeaseLost(f"{lease.holder} no longer holds {lease.response_id}")
     return row
 
 
-async def insert_response_items(
-    connection: AsyncConnection, record: ResponseRecord, direction: str, values: Sequence[Item]
+def insert_response_items(
+    connection: Connection, record: ResponseRecord, direction: str, values: Sequence[Item]
 ) -> None:
     """Store the input or the output of a response."""
     rows = [
@@ -142,13 +141,13 @@ async def insert_response_items(
         for position, item in enumerate(values)
     ]
     if rows:
-        await connection.execute(insert(items), rows)
+        connection.execute(insert(items), rows)
 
 
-async def drop_response_items(connection: AsyncConnection, ids: Collection[str]) -> None:
+def drop_response_items(connection: Connection, ids: Collection[str]) -> None:
     """Take the items of these responses away, except where a conversation has them."""
     theirs = items.c.response_id.in_(ids)
-    await connection.execute(items.delete().where(theirs, items.c.conversation_id.is_(None)))
-    await connection.execute(
+    connection.execute(items.delete().where(theirs, items.c.conversation_id.is_(None)))
+    connection.execute(
         update(items).where(theirs).values(response_id=None, direction=None, position=None)
     )

@@ -24,7 +24,7 @@ CACHE_TOKENS = 1 << 20  # What the engine claims to have room for.
 
 def model_info(vocabulary: Vocabulary, options: EngineOptions) -> pb.GetModelInfoResponse:
     """What the model folder says; only the Rust servicer reads the generation config's ends."""
-    path = str(vocabulary.path)
+    path = options.told_path or str(vocabulary.path)
     others = sorted(vocabulary.other_eos) if options.servicer is Servicer.RUST else []
     return pb.GetModelInfoResponse(
         model_path=path,

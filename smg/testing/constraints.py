@@ -50,6 +50,8 @@ class MustCall:
     def write(self, calls: Sequence[Call]) -> str:
         """Those of the calls that are allowed; if there is none, the smallest of the first tool."""
         allowed = [call for call in calls if call.name in self.forms]
+        if not allowed and not self.forms:
+            raise ConstraintInvalid("The constraint demands a call of no tool that is offered")
         if not allowed:
             name, form = next(iter(self.forms.items()))
             allowed = [Call(name, _minimal(form.schema, form.root))]
@@ -156,11 +158,7 @@ def _read_tag(part: Mapping[str, Any], conversation: Conversation) -> Answerable
         case "json_schema":
             return _read_schema(part.get("json_schema", {}))
         case "triggered_tags" | "tags_with_separator" if part.get("at_least_one"):
-            return MustCall(
-                forms=_tag_forms(part.get("tags", []), conversation),
-                separator=part.get("separator", "\n"),
-                only_one=bool(part.get("stop_after_first")),
-            )
+            return _read_tags(part, conversation)
         case "tag":
             return _read_one_tag(part, conversation)
         case "sequence":
@@ -169,6 +167,19 @@ def _read_tag(part: Mapping[str, Any], conversation: Conversation) -> Answerable
             options = [_read_tag(inner, conversation) for inner in part.get("elements", [])]
             return _either(options)
     return None
+
+
+def _read_tags(part: Mapping[str, Any], conversation: Conversation) -> Answerable | None:
+    """Calls side by side; or the first wrapper around calls."""
+    tags = part.get("tags", [])
+    forms = _tag_forms(tags, conversation)
+    if tags and not forms:
+        return _read_one_tag(tags[0], conversation)
+    return MustCall(
+        forms=forms,
+        separator=part.get("separator", "\n"),
+        only_one=bool(part.get("stop_after_first")),
+    )
 
 
 def _either(options: Sequence[Answerable | None]) -> Answerable | None:

@@ -17,6 +17,8 @@ class EngineOptions:
     """Milliseconds before each chunk."""
     per_chunk: int = 1
     """Tokens in a chunk."""
+    told_path: str | None = None
+    """Where the engine says its model is; `None`: where it really is."""
     max_context: int = 32768
     """Most tokens of prompt and answer together."""
     servicer: Servicer = Servicer.PYTHON

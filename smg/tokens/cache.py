@@ -12,6 +12,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from threading import Lock
 from typing import Any
 
@@ -77,7 +78,7 @@ class EncodeCache:
     def _keys(self, rendered: str, sign: str | None) -> list[Key]:
         places = [found.start() for found in self._start.finditer(rendered)]
         cuts = [0, *(place for place in places if place), len(rendered)]
-        pieces = (rendered[start:end] for start, end in zip(cuts, cuts[1:], strict=False))
+        pieces = (rendered[start:end] for start, end in pairwise(cuts))
         return [_key(piece, sign) for piece in pieces]
 
     def _joined(self, keys: list[Key]) -> "array[int]":
@@ -110,9 +111,10 @@ def boundaries(entries: Iterable[Mapping[str, Any]], controls: Iterable[str]) ->
 
     Wherever the text of one stands it must be that token, whatever surrounds it: nothing may be
     swallowed before it, no rule about words or normalizing may decide, and no other token may
-    begin before it and reach into it.
+    begin before it and reach into it. Nor may it be what tells another that it is not alone.
     """
     added = list(entries)
+    some_stand_alone = any(entry["single_word"] for entry in added)
     contents = [entry["content"] for entry in added if entry["content"]]
     wanted = set(controls)
     return sorted(
@@ -122,6 +124,7 @@ def boundaries(entries: Iterable[Mapping[str, Any]], controls: Iterable[str]) ->
         and not (entry["lstrip"] or entry["normalized"] or entry["single_word"])
         and len(entry["content"]) > 1
         and entry["content"] == entry["content"].strip()
+        and not (some_stand_alone and re.match(r"\w", entry["content"]))
         and not any(_reaches_into(other, entry["content"]) for other in contents)
     )
 

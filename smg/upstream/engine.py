@@ -206,6 +206,7 @@ class _Answer:
         self._lines = DataLines()
         self._response: httpx2.Response | None = None
         self._pieces: AsyncIterator[bytes] | None = None
+        self._broken: EngineError | None = None
 
     async def begin(self, client: httpx2.AsyncClient, request: httpx2.Request) -> int:
         """Send the request; the status of its answer."""
@@ -226,16 +227,21 @@ class _Answer:
 
     async def next_objects(self) -> list[dict[str, Any]] | None:
         """The objects of the next piece of the stream, maybe none; `None` at its end."""
+        if self._broken is not None:
+            raise self._broken
         if self._lines.done or self._pieces is None:
             return None
         piece = await self._in_time(self._next())
         if piece is None:
             self._pieces = None
+        objects: list[dict[str, Any]] = []
         try:
-            objects = list(self._lines.feed(b"\n" if piece is None else piece))
+            objects += self._lines.feed(b"\n" if piece is None else piece)
         except (ValueError, RecursionError) as error:
-            message = f"Worker {self._address} sent a stream that makes no sense: {error}"
-            raise EngineError(message) from error
+            # What was said before it in the same piece is told first.
+            self._broken = EngineError(
+                f"Worker {self._address} sent a stream that makes no sense: {error}"
+            )
         if objects:
             self._wait_s = self._timeouts.next_token_s
         return objects

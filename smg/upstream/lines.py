@@ -33,10 +33,6 @@ class DataLines:
         if len(self._held) > LONGEST_LINE:
             raise ValueError(f"a line of more than {LONGEST_LINE} bytes")
 
-    def finish(self) -> Iterator[dict[str, Any]]:
-        """The object of a last line without an end."""
-        yield from self.feed(b"\n")
-
     def _read(self, line: str) -> dict[str, Any] | None:
         name, _, value = line.partition(":")
         value = value.strip()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
@@ -86,6 +87,15 @@ async def on_gateway_error(_request: Request, error: Exception) -> JSONResponse:
     """Handler for errors that were meant for the client."""
     assert isinstance(error, GatewayError)
     return response_for(error)
+
+
+async def on_bad_parameter(_request: Request, error: Exception) -> JSONResponse:
+    """Handler for query and path parameters of the wrong type."""
+    assert isinstance(error, RequestValidationError)
+    mistake = error.errors()[0]
+    name, message = mistake["loc"][-1], mistake["msg"]
+    message = f"Invalid '{name}': {message[0].lower()}{message[1:]}."
+    return response_for(InvalidRequest(message, param=name, code="invalid_type"))
 
 
 async def on_http_error(_request: Request, error: Exception) -> JSONResponse:

@@ -12,6 +12,8 @@ Stop = str | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_leng
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+LARGEST = 2**31 - 1
+"""What every engine's protocol can carry as a whole number."""
 
 
 class Wire(BaseModel):
@@ -29,17 +31,19 @@ class SamplingFields(Wire):
     frequency_penalty: Penalty | None = None
     seed: int | None = None
     stop: Stop | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=LARGEST)] | None = None
     min_p: Probability | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
-    min_tokens: Annotated[int, Field(ge=0)] | None = None
-    stop_token_ids: list[int] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
+    stop_token_ids: list[Annotated[int, Field(ge=0, le=LARGEST)]] | None = None
     ignore_eos: bool | None = None
 
 
 def stops(given: str | list[str] | None) -> tuple[str, ...]:
-    """The stop strings of a request."""
-    return (given,) if isinstance(given, str) else tuple(given or ())
+    """The stop strings of a request; an empty one, alone, is how some clients write none."""
+    if isinstance(given, str):
+        return (given,) if given else ()
+    return tuple(given or ())
 
 
 def token_bias(given: Mapping[str, float] | None) -> dict[int, float]:

@@ -102,6 +102,29 @@ REFUSED: list[tuple[str, Json, int, str | None, str | None]] = [
     ("no choices", {"n": 0}, 400, "n", "integer_below_min_value"),
     ("no tokens", {"max_tokens": 0}, 400, "max_tokens", "integer_below_min_value"),
     ("an empty stop", {"stop": [""]}, 400, "stop[0]", "string_below_min_length"),
+    ("a top_k beyond bounds", {"top_k": 2**31}, 400, "top_k", "integer_above_max_value"),
+    (
+        "min_tokens beyond bounds",
+        {"min_tokens": 2**31},
+        400,
+        "min_tokens",
+        "integer_above_max_value",
+    ),
+    (
+        "a stop token below zero",
+        {"stop_token_ids": [7, -1]},
+        400,
+        "stop_token_ids[1]",
+        "integer_below_min_value",
+    ),
+    ("a seed beyond bounds", {"seed": 2**70}, 400, "seed", "invalid_prompt"),
+    (
+        "a bias of a token beyond bounds",
+        {"logit_bias": {"9999999": 1}},
+        400,
+        "logit_bias",
+        "invalid_prompt",
+    ),
     ("a bias of no token", {"logit_bias": {"x": 1}}, 400, "logit_bias", "invalid_value"),
     ("a bias too strong", {"logit_bias": {"1": 101}}, 400, "logit_bias", "invalid_value"),
     (
@@ -258,6 +281,12 @@ async def test_the_official_client_raises_the_right_error(
     with pytest.raises(error) as raised:
         await served.openai.chat.completions.create(**{**HELLO, **fields})
     assert raised.value.request_id
+
+
+@pytest.mark.parametrize("stop", [None, "", []])
+async def test_a_stop_that_is_empty_stops_nothing(stop: Any, served: Served) -> None:
+    answer = await served.post("/chat/completions", messages=user("[[say:Yes.]]"), stop=stop)
+    assert answer.json()["choices"][0]["message"]["content"] == "Yes."
 
 
 async def test_nothing_of_a_chat_is_stored(served: Served) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 GOLDEN = Path(__file__).parent
 
-_ID = re.compile(r"\b([a-z]+)([_-])[0-9a-f]{48}\b")
+# Ids of approval requests also say when, and about which definition, somebody was asked.
+_ID = re.compile(r"\b([a-z]+)([_-])[0-9a-f]{48}(?:\.[0-9a-f]{1,16}\.[0-9a-f]{32})?\b")
 _CHANGING = re.compile(
     r'("(?:created_at|completed_at|created|cached_tokens)":|127\.0\.0\.1:)[1-9]\d*'
 )

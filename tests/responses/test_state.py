@@ -255,6 +255,20 @@ async def test_a_response_that_was_not_streamed_has_no_stream(served: Served) ->
 
 
 @pytest.mark.parametrize(
+    ("query", "param"),
+    [({"stream": "perhaps"}, "stream"), ({"starting_after": "the third"}, "starting_after")],
+)
+async def test_a_query_parameter_of_the_wrong_type_is_told_in_the_envelope(
+    query: dict[str, str], param: str, served: Served
+) -> None:
+    answer = await served.http.get("/responses/resp_nowhere", params=query)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", param)
+    assert error["code"] == "invalid_type"
+
+
+@pytest.mark.parametrize(
     ("method", "path"),
     [
         ("GET", ""),

@@ -4,11 +4,11 @@ import asyncio
 import os
 import sqlite3
 import stat
+import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, text
 
 from smg.errors import ConfigError, GatewayError, InvalidRequest, NotFound, StorageError
 from smg.storage.database import Database, open_database
@@ -18,10 +18,10 @@ from tests.contracts.store import ANN, chain, ids, response
 from tests.storage.postgres import Postgres
 
 
-async def run(connection: AsyncConnection, *statements: str) -> str | None:
+def run(connection: Connection, *statements: str) -> str | None:
     """The first value of the last statement, if it gives any."""
     for statement in statements:
-        result = await connection.execute(text(statement))
+        result = connection.execute(text(statement))
     return str(result.scalar()) if result.returns_rows else None
 
 
@@ -34,7 +34,7 @@ def modes(folder: Path) -> dict[str, int]:
     return {each.name: stat.S_IMODE(each.stat().st_mode) for each in folder.iterdir()}
 
 
-@pytest.mark.parametrize("form", ["{}", "sqlite:///{}", "sqlite+aiosqlite:///{}"])
+@pytest.mark.parametrize("form", ["{}", "sqlite:///{}", "sqlite+pysqlite:///{}"])
 async def test_a_file_is_named_by_its_path_or_its_url(tmp_path: Path, form: str) -> None:
     path = tmp_path / "new" / "100% smg.db"
     store = await SqlStore.open(form.format(path))
@@ -111,14 +111,14 @@ async def test_a_database_that_another_process_writes_is_busy_after_a_while(
 
 async def test_a_writer_does_not_wait_for_ever_for_its_turn(tmp_path: Path) -> None:
     database = open_database(str(tmp_path / "smg.db"), busy_seconds=0.05)
-    entered, leave = asyncio.Event(), asyncio.Event()
+    entered, leave = threading.Event(), threading.Event()
 
-    async def slow(_: AsyncConnection) -> None:
+    def slow(_: Connection) -> None:
         entered.set()
-        await asyncio.wait_for(leave.wait(), 5)
+        assert leave.wait(5)
 
     first = asyncio.create_task(database.write(slow))
-    await asyncio.wait_for(entered.wait(), 5)
+    assert await asyncio.to_thread(entered.wait, 5)
     with pytest.raises(StorageError):
         await database.write(slow)
     leave.set()

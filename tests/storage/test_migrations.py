@@ -41,14 +41,12 @@ async def differences(database: Database) -> Any:
     def compare(connection: Connection) -> Any:
         return compare_metadata(MigrationContext.configure(connection), metadata)
 
-    return await database.read(lambda c: c.run_sync(compare))
+    return await database.read(compare)
 
 
 async def table_names(url: str) -> set[str]:
     database = open_database(url)
-    names = await database.read(
-        lambda c: c.run_sync(lambda connection: set(inspect(connection).get_table_names()))
-    )
+    names = await database.read(lambda connection: set(inspect(connection).get_table_names()))
     await database.close()
     return names
 
