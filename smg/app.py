@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from smg.chat import routes as chat
 from smg.completions import routes as completions
 from smg.conversations import routes as conversations
 from smg.discovery.fleet import Fleet
+from smg.embeddings import routes as embeddings
 from smg.errors import GatewayError
 from smg.ids import new_id
 from smg.lab import routes as lab
@@ -40,9 +41,11 @@ from smg.startup import new_limits, new_toolbox, now
 from smg.storage.base import Store
 from smg.storage.sql import SqlStore
 from smg.web import health
+from smg.web.admission import Admission, Doors
 from smg.web.auth import owner_check
 from smg.web.edge import Edge
-from smg.web.errors import on_gateway_error, on_http_error
+from smg.web.errors import on_bad_parameter, on_gateway_error, on_http_error
+from smg.web.gate import GateRules
 from smg.web.offers import ServerPolicy
 from smg.web.tools import McpRequest
 
@@ -61,6 +64,8 @@ class Gateway:
     reload_tools: ConfigReload
     store: Store
     runs: Runs
+    doors: Doors
+    """Closed at shutdown, before anything else is."""
     app: FastAPI
 
 
@@ -168,7 +173,9 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
             durability=new_durability(settings),
             strict=settings.strict_streams,
         )
-        stack.push_async_callback(runs.close, settings.shutdown_grace_seconds)
+        doors = new_doors(settings)
+        grace_s = settings.shutdown_grace_seconds
+        stack.push_async_callback(lambda: runs.close(doors.grace_left(grace_s)))
         kitchen = Kitchen(
             models=models,
             tools=ConfiguredTools(toolbox, brought),
@@ -186,6 +193,8 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         file = Path(settings.mcp_config_path) if settings.mcp_config_path else None
         reload = ConfigReload(file, os.environ, toolbox)
         app = new_app(settings, models, toolbox, kitchen, runs)
+        app.add_middleware(Admission, doors=doors, owner_of=owner_check(settings.api_key))
+        app.add_middleware(Edge)
         app.include_router(
             mcp.Routes(
                 toolbox=toolbox, reload=reload, owner_of=owner_check(settings.api_key)
@@ -198,8 +207,25 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
             reload_tools=reload,
             store=store,
             runs=runs,
+            doors=doors,
             app=app,
         )
+
+
+def new_doors(settings: Settings) -> Doors:
+    """How much work is let in."""
+    common = GateRules(
+        places=settings.max_concurrent_requests,
+        waiting=settings.queue_size,
+        wait_s=settings.queue_timeout_secs,
+        per_second=settings.rate_limit_tokens_per_second,
+    )
+    each = replace(
+        common,
+        places=settings.key_max_concurrent_requests,
+        per_second=settings.key_rate_limit_tokens_per_second,
+    )
+    return Doors(common, each)
 
 
 def new_durability(settings: Settings) -> Durability:
@@ -256,10 +282,12 @@ def new_app(
             max_body_bytes=max_body,
         ).router()
     )
+    app.include_router(
+        embeddings.Routes(models=models, owner_of=owner_of, max_body_bytes=max_body).router()
+    )
     app.include_router(lab.Routes(owner_of=owner_of, max_body_bytes=max_body).router())
     app.include_router(health.new_router(models, owner_of))
     app.add_exception_handler(GatewayError, on_gateway_error)
     app.add_exception_handler(RequestValidationError, on_bad_parameter)
     app.add_exception_handler(HTTPException, on_http_error)
-    app.add_middleware(Edge)
     return app

@@ -36,3 +36,7 @@ def set_up(level: str, *, as_json: bool) -> None:
     out.setFormatter(JsonLines() if as_json else plain)
     logging.basicConfig(level=logging.WARNING, handlers=[out], force=True)
     logging.getLogger("smg").setLevel(LEVELS[level])
+    # The MCP SDK logs what servers send, with tracebacks, and its HTTP client whole URLs: both may
+    # hold credentials. What matters of it is logged by smg.mcp.
+    for library in ("mcp", "httpx2", "httpcore2"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)

@@ -14,8 +14,9 @@ from smg.agent.loop import Generate
 from smg.agent.run import Spoken
 from smg.decode import Decoder
 from smg.engines.base import EngineInfo, Finish, PromptTokens
+from smg.engines.embedding import Embedding, check_text
 from smg.engines.guards import check_prompt
-from smg.errors import ConfigError, ContextLengthExceeded, ModelNotFound
+from smg.errors import ConfigError, ContextLengthExceeded, ModelNotFound, PromptRejected
 from smg.guidance import NO_TOOLS, Asked, new_guide, offered_schemas
 from smg.items import Item
 from smg.parsers.base import Text, ToolCallEnd
@@ -30,6 +31,7 @@ from smg.parsers.registry import (
 from smg.tokens.detokenizer import new_detokenizer
 from smg.tokens.prompt import Prompt, PromptBuilder
 from smg.turn import Constraint, Sampling, ToolChoice, Turn
+from smg.workers.once import embed_all
 from smg.workers.pool import Pool
 
 _SWITCHES = ("enable_thinking", "thinking")
@@ -141,6 +143,25 @@ class ServedModel:
     def text_of(self, ids: Sequence[int]) -> str:
         """What tokens read."""
         return self.builder.tokenizer.decode(ids)
+
+    async def embed(
+        self, texts: Sequence[str | tuple[int, ...]], dimensions: int | None
+    ) -> Sequence[Embedding]:
+        """A vector for each text.
+
+        Raises:
+            ContextLengthExceeded: a text is longer than the model's context.
+            PromptRejected: the model makes no vectors, or none of this text or length.
+        """
+        if dimensions is not None:
+            raise PromptRejected("This model's vectors have one length", param="dimensions")
+        encode = self.builder.tokenizer.encode_text
+        encoded = await asyncio.to_thread(
+            lambda: [encode(text) if isinstance(text, str) else text for text in texts]
+        )
+        for ids in encoded:
+            check_text(ids, self.info)
+        return await embed_all(self.pool, encoded, self.new_request_id)
 
     async def generate(self, prepared: Prepared) -> AsyncGenerator[Spoken, None]:
         """Stream one generation from whichever worker takes it."""
@@ -285,6 +306,12 @@ class Served(Protocol):
 
     def text_of(self, ids: Sequence[int]) -> str:
         """What tokens read."""
+        ...
+
+    async def embed(
+        self, texts: Sequence[str | tuple[int, ...]], dimensions: int | None
+    ) -> Sequence[Embedding]:
+        """A vector for each text."""
         ...
 
     def generate(self, prepared: Any) -> AsyncGenerator[Spoken, None]:

@@ -77,15 +77,21 @@ async def listen(
         if started is not None:
             started(running, base_url)
 
-    await _Server(config, on_started).serve(sockets=[listening])
+    await _Server(config, on_started, running.doors.close).serve(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server, which tells when it listens, and leaves the process alive at its end."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_started: Callable[[], None],
+        on_exit: Callable[[], None],
+    ) -> None:
         super().__init__(config)
         self._on_started = on_started
+        self._on_exit = on_exit
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -98,6 +104,7 @@ class _Server(uvicorn.Server):
         uvicorn's own would raise the signal again when it has stopped, which ends the process
         before the responses, the tool servers and the database behind it are closed.
         """
+        self._on_exit()
         self.force_exit = self.should_exit
         self.should_exit = True
 

@@ -65,6 +65,28 @@ class Settings:
         30000, "Server", "port to listen on; 0 takes a free one", least=0, most=65535
     )
     max_body_mib: int = option(16, "Server", "largest request body, in MiB", least=1, most=4096)
+    max_concurrent_requests: int = option(
+        0, "Server", "generating requests worked on at once; 0: no limit", least=0
+    )
+    queue_size: int = option(
+        100, "Server", "generating requests that may wait for their turn", least=0
+    )
+    queue_timeout_secs: float = option(
+        60.0, "Server", "longest wait for a turn; then 429", least=0.001
+    )
+    rate_limit_tokens_per_second: float = option(
+        0.0, "Server", "generating requests begun in a second; 0: no limit", metavar="N", least=0
+    )
+    key_max_concurrent_requests: int = option(
+        0, "Server", "as --max-concurrent-requests, for each API key", least=0
+    )
+    key_rate_limit_tokens_per_second: float = option(
+        0.0,
+        "Server",
+        "as --rate-limit-tokens-per-second, for each API key",
+        metavar="N",
+        least=0,
+    )
     shutdown_grace_seconds: float = option(
         30.0, "Server", "time running responses have to end at shutdown", least=0
     )

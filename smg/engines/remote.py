@@ -15,6 +15,7 @@ from smg.engines.base import EngineChunk, EngineInfo, EngineLoad, PromptTokens, 
 from smg.engines.bundle import unpack
 from smg.engines.deadline import Deadline
 from smg.engines.dialect import Dialect, StreamReader
+from smg.engines.embedding import Embedding, embed_request, read_embedding
 from smg.engines.guards import check_prompt
 from smg.engines.status import WrongEngine
 from smg.errors import EngineError, WorkerTimeout, WorkerUnavailable
@@ -105,6 +106,19 @@ class RemoteEngine:
         if dialect.load_method is None:
             raise EngineError(f"Worker {self.address}: {dialect.name} does not report its load")
         return dialect.read_load(await self._call(dialect, dialect.load_method))
+
+    async def embed(self, request_id: str, ids: Sequence[int]) -> Embedding:
+        """The vector of a text.
+
+        Raises:
+            PromptRejected: this engine or this model makes none of it.
+            EngineError: the worker failed.
+        """
+        dialect, _ = await self._learn()
+        request = embed_request(dialect.name, request_id, ids)
+        path = f"/{dialect.service}/Embed"
+        answer = await self._transport.call(path, request, self._timeouts.first_token_s)
+        return read_embedding(dialect.name, answer)
 
     async def unpack_tokenizer(self, folder: Path) -> None:
         """Put the files of the worker's own tokenizer into a folder.

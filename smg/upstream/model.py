@@ -12,13 +12,17 @@ from typing import Any
 
 from smg.agent.loop import Generate
 from smg.agent.run import Spoken
-from smg.engines.base import EngineInfo
+from smg.engines.base import Engine, EngineInfo
+from smg.engines.embedding import Embedding
 from smg.errors import InvalidRequest
 from smg.events import Usage
 from smg.items import Item
 from smg.turn import Turn
+from smg.upstream.embeddings import read_embeddings
+from smg.upstream.engine import HttpEngine
 from smg.upstream.request import new_body, new_text_body
 from smg.upstream.words import ChatChunk, ChatPrompt
+from smg.workers.once import ask_one
 from smg.workers.pool import Pool
 
 BYTES_A_TOKEN = 4
@@ -103,6 +107,24 @@ class UpstreamModel:
             param="echo",
             code="unsupported_parameter",
         )
+
+    async def embed(
+        self, texts: Sequence[str | tuple[int, ...]], dimensions: int | None
+    ) -> Sequence[Embedding]:
+        """A vector for each text, as the worker makes them.
+
+        Raises:
+            RequestError: the worker refused a text, or the length of the vectors.
+        """
+        body: dict[str, Any] = {"input": [t if isinstance(t, str) else list(t) for t in texts]}
+        if dimensions is not None:
+            body["dimensions"] = dimensions
+
+        async def ask(engine: Engine) -> dict[str, Any]:
+            assert isinstance(engine, HttpEngine)  # This model has no other workers.
+            return await engine.post("/embeddings", body)
+
+        return read_embeddings(await ask_one(self.pool, len(texts), ask), len(texts))
 
     async def generate(self, prepared: ChatPrompt) -> AsyncGenerator[Spoken, None]:
         """Stream one generation from whichever worker takes it."""

@@ -5,6 +5,7 @@ for is not looked at, only its path, its key and its priority.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
@@ -31,7 +32,7 @@ class Doors:
 
     def __init__(self, rules: GateRules, key_rules: GateRules) -> None:
         self.common = Gate(rules)
-        self.is_closed = False
+        self._closed_at: float | None = None
         self._key_rules = key_rules
         self._keys: dict[str, Gate] = {}
 
@@ -41,9 +42,20 @@ class Doors:
             self._keys[owner] = Gate(self._key_rules)
         return self._keys[owner]
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the gateway is shutting down."""
+        return self._closed_at is not None
+
     def close(self) -> None:
         """Let nobody in any more."""
-        self.is_closed = True
+        if self._closed_at is None:
+            self._closed_at = time.monotonic()
+
+    def grace_left(self, grace_s: float) -> float:
+        """What is left of the time that those inside have since the doors were closed."""
+        passed = 0.0 if self._closed_at is None else time.monotonic() - self._closed_at
+        return max(0.0, grace_s - passed)
 
     @property
     def states(self) -> Mapping[str, int]:
@@ -140,8 +152,8 @@ class _Inbox:
         held = 0
         while held <= LARGEST_HELD:
             message = await self._receive()
+            self._kept.append(message)
             if message["type"] == "http.disconnect":
                 return
-            self._kept.append(message)
             held += len(message.get("body", b""))
         await asyncio.Event().wait()

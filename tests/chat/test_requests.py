@@ -117,7 +117,6 @@ REFUSED: list[tuple[str, Json, int, str | None, str | None]] = [
         "stop_token_ids[1]",
         "integer_below_min_value",
     ),
-    ("a seed beyond bounds", {"seed": 2**70}, 400, "seed", "invalid_prompt"),
     (
         "a bias of a token beyond bounds",
         {"logit_bias": {"9999999": 1}},
@@ -281,6 +280,12 @@ async def test_the_official_client_raises_the_right_error(
     with pytest.raises(error) as raised:
         await served.openai.chat.completions.create(**{**HELLO, **fields})
     assert raised.value.request_id
+
+
+async def test_a_seed_that_the_engine_cannot_carry_is_refused_by_its_name(served: Served) -> None:
+    answer = await served.post("/chat/completions", messages=user("Hello"), seed=2**70)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "seed"
 
 
 @pytest.mark.parametrize("stop", [None, "", []])

@@ -12,11 +12,12 @@ from smg.app import Gateway, gateway
 from smg.errors import ConfigError
 from smg.settings import Settings
 from smg.testing.engine import EngineOptions, ScriptedEngine
+from smg.testing.vocabulary import MODEL_PATH
 from smg.tokens.source import locate
 from smg.tokens.tokenizer import Tokenizer
 from tests.contracts.speech import SGLANG, VLLM, Speech
 from tests.durability.world import until
-from tests.e2e.gateway import MODEL_PATH, PATIENCE_SECONDS, listening
+from tests.e2e.gateway import PATIENCE_SECONDS, listening
 from tests.engines.certificates import new_certificates
 from tests.engines.stand_in import Process, directing
 
