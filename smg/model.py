@@ -16,7 +16,13 @@ from smg.decode import Decoder
 from smg.engines.base import EngineInfo, Finish, PromptTokens
 from smg.engines.embedding import Embedding, check_text
 from smg.engines.guards import check_prompt
-from smg.errors import ConfigError, ContextLengthExceeded, ModelNotFound, PromptRejected
+from smg.errors import (
+    ConfigError,
+    ContextLengthExceeded,
+    InvalidRequest,
+    ModelNotFound,
+    PromptRejected,
+)
 from smg.guidance import NO_TOOLS, Asked, new_guide, offered_schemas
 from smg.items import Item
 from smg.parsers.base import Text, ToolCallEnd
@@ -107,6 +113,7 @@ class ServedModel:
             ContextLengthExceeded: the prompt leaves no room for a token.
             RequestError: the conversation cannot be put to this model.
         """
+        self._check_generates()
         turn = self._fitted(turn)
         prompt = await self.builder.build_async(turn, output, step.starts)
         starts_open = prompt_starts_open(self.reasoning, prompt.text)
@@ -131,6 +138,7 @@ class ServedModel:
             ContextLengthExceeded: the prompt leaves no room for a token.
             PromptRejected: it is empty, or has ids the model does not know.
         """
+        self._check_generates()
         text = prompt if isinstance(prompt, str) else ""
         ids = prompt
         if isinstance(ids, str):
@@ -182,6 +190,12 @@ class ServedModel:
                     return
                 if deltas:
                     yield Spoken(deltas)
+
+    def _check_generates(self) -> None:
+        if not self.info.is_generation:
+            raise InvalidRequest(
+                f"The model '{self.name}' makes embeddings and generates no text.", param="model"
+            )
 
     def _fitted(self, turn: Turn) -> Turn:
         """The turn with its thinking switch under the name this template reads."""

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,9 @@ async def load_model(
     check_file(settings.chat_template, "chat_template")
     with tempfile.TemporaryDirectory(prefix="smg-tokenizer-") as folder:
         files = await _files(settings, info, pool, Path(folder))
+        if info is not None and not info.is_generation:
+            # What makes vectors has no template, and needs none.
+            files = replace(files, templates={"default": "", **files.templates})
         families = _families(settings, files, info)
         builder = await asyncio.to_thread(_builder, settings, files, families)
     log.info(

@@ -82,7 +82,7 @@ LIBRARY_HOMES: dict[str, set[str]] = {
     "alembic": {"storage"},
     "cryptography": {"seal"},
     "fastapi": {"app", "chat/routes", "completions/routes", "conversations/routes"}
-    | {"lab/routes", "mcp/routes", "responses/approvals", "responses/routes", "server", "web"},
+    | {"embeddings/routes", "lab/routes", "mcp/routes", "responses/approvals", "responses/routes", "server", "web"},
     "google": {"engines", "testing"},
     "grpc": {"engines", "testing"},
     "httpx2": {"mcp", "upstream"},
@@ -97,6 +97,7 @@ LIBRARY_HOMES: dict[str, set[str]] = {
         "chat/schema",
         "completions/schema",
         "conversations/schema",
+        "embeddings/schema",
         "responses/schema",
         "mcp/config",
         "web",

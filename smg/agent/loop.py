@@ -309,6 +309,9 @@ class AgentLoop:
             return
         draft, self._draft = self._draft, None
         item = draft.finished(status)
+        if isinstance(item, McpApprovalRequest) and status is Status.INCOMPLETE:
+            self._items.pop()  # Nobody may be asked about half a call; nobody has seen it.
+            return
         self._items[draft.index] = item
         if draft.silent:
             events.append(ItemStarted(draft.index, emptied(item)))

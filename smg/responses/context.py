@@ -137,8 +137,8 @@ class Answers:
     """Calls that are allowed and have not been run."""
     given: list[Item] = field(default_factory=list)
     """The input, with approvals that came too late turned into denials that say so."""
-    answered: list[str] = field(default_factory=list)
-    """The ids of the requests that are answered now."""
+    denied: list[str] = field(default_factory=list)
+    """The ids of the requests that are answered with no."""
 
 
 def read_answers(
@@ -170,9 +170,10 @@ def read_answers(
             )
         if request.id in run:
             continue  # A client that keeps the history sends old answers along.
-        answers.answered.append(request.id)
         if item.approve:
             _approve(request, item, tools, approvals, answers)
+        else:
+            answers.denied.append(request.id)
     return answers
 
 
@@ -195,6 +196,7 @@ def _approve(
         answers.calls.append(_approved(request, approvals.new_id))
     else:
         answers.given[-1] = replace(answer, approve=False, reason=objection)
+        answers.denied.append(request.id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ async def accept(request: ResponsesRequest, kitchen: Kitchen, owner: str) -> Ord
         seals_reasoning="reasoning.encrypted_content" in (request.include or ()),
         spent=spent,
         tools=asked.tools if asked.tools.brought else None,
-        answered=asked.answered,
+        denied=asked.denied,
         previous_response_id=request.previous_response_id,
         conversation_id=conversation_of(request),
     )
@@ -79,8 +79,8 @@ class Asked:
 
     turn: Turn
     tools: TurnTools
-    answered: tuple[str, ...]
-    """The approval requests it answers."""
+    denied: tuple[str, ...]
+    """The approval requests it answers with no."""
 
 
 async def new_turn(request: InputRequest, kitchen: Kitchen, model: TurnModel, owner: str) -> Asked:
@@ -129,7 +129,7 @@ async def new_turn(request: InputRequest, kitchen: Kitchen, model: TurnModel, ow
     )
     if given.wants_compaction:
         turn = compaction_turn(turn, kitchen.new_id)
-    return Asked(turn, tools, tuple(answers.answered))
+    return Asked(turn, tools, tuple(answers.denied))
 
 
 async def read_history(

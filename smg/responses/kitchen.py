@@ -163,5 +163,5 @@ class Order:
     """Tokens that went into compacting the history before the turn began."""
     previous_response_id: str | None = None
     conversation_id: str | None = None
-    answered: tuple[str, ...] = ()
-    """The approval requests it answers: each answer counts once."""
+    denied: tuple[str, ...] = ()
+    """The approval requests it answers with no; those with yes are the turn's approved calls."""

@@ -133,9 +133,8 @@ class Runs:
         try:
             if key is not None:
                 await self._claim(order, key)
-            if order.answered:
-                turn = order.turn
-                await self._store.approvals.answer(turn.owner, order.answered, turn.id)
+            if order.turn.approved or order.denied:
+                await self._answer(order)
             if order.conversation_id is not None:
                 turn = order.turn
                 ttl = turn.limits.wall_seconds + LOCK_MARGIN_SECONDS
@@ -151,12 +150,19 @@ class Runs:
         if earlier is not None:
             raise Repeated(earlier)
 
+    async def _answer(self, order: Order) -> None:
+        turn = order.turn
+        approved = [call.approval_request_id or "" for call in turn.approved]
+        await self._store.approvals.answer(
+            turn.owner, turn.id, approved=approved, denied=order.denied
+        )
+
     async def _withdraw(self, order: Order, key: RepeatKey | None) -> None:
         """Undo what `start` has stored."""
         turn, responses = order.turn, self._store.responses
         if key is not None:
             await self._store.journal.forget_key(turn.owner, key.key, turn.id)
-        if order.answered:
+        if turn.approved or order.denied:
             await self._store.approvals.take_back(turn.owner, turn.id)
         if key is not None or _is_durable(order):
             await responses.set_status(turn.id, turn.owner, UNFINISHED, "cancelled")

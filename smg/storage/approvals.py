@@ -22,28 +22,28 @@ class SqlApprovals:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def answer(self, owner: str, request_ids: Sequence[str], response_id: str) -> None:
-        """Note that this response answers these requests: the first answer is the one."""
-        rows = [
-            {
-                "owner": owner,
-                "request_id": request_id,
-                "response_id": response_id,
-                "created_at": database_now(),
-            }
-            for request_id in request_ids
-        ]
+    async def answer(
+        self, owner: str, response_id: str, *, approved: Sequence[str], denied: Sequence[str]
+    ) -> None:
+        """Note what this response answers: a call is allowed by the first answer, or never."""
 
         def work(connection: Connection) -> None:
-            for row in rows:
+            for request_id in (*approved, *denied):
+                row = {
+                    "owner": owner,
+                    "request_id": request_id,
+                    "response_id": response_id,
+                    "created_at": database_now(),
+                }
                 try:
                     with connection.begin_nested():
                         connection.execute(insert(approvals).values(**row))
                 except IntegrityError as error:
-                    raise Conflict(
-                        f"The approval request '{row['request_id']}' has been answered already.",
-                        code="approval_already_answered",
-                    ) from error
+                    if request_id in approved:
+                        raise Conflict(
+                            f"The approval request '{request_id}' has been answered already.",
+                            code="approval_already_answered",
+                        ) from error
 
         await self._database.write(work)
 

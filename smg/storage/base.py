@@ -278,11 +278,16 @@ class JournalStore(Protocol):
 class ApprovalStore(Protocol):
     """Keeps which calls wait for a person's word."""
 
-    async def answer(self, owner: str, request_ids: Sequence[str], response_id: str) -> None:
-        """Note that this response answers these requests.
+    async def answer(
+        self, owner: str, response_id: str, *, approved: Sequence[str], denied: Sequence[str]
+    ) -> None:
+        """Note what this response answers: a call is allowed by the first answer, or never.
+
+        To deny what was answered before changes nothing, and is no error.
 
         Raises:
-            Conflict: one was answered before (code approval_already_answered); none is noted.
+            Conflict: one of the approved was answered before (code approval_already_answered);
+                nothing is noted then.
         """
         ...
 

@@ -72,7 +72,7 @@ async def test_the_engine_is_said_or_found_out(
         flags = {"worker_urls": urls, "backend": backend, "model_path": str(MODEL_PATH)}
         async with client_of(tmp_path, **flags) as client:
             assert await answer(client, "tiny", "Hello") == "Hi there"
-            assert (await stand_in.heard("Generate"))["sampling_params"]["top_k"] == -1
+            assert (await stand_in.heard("Generate"))["sampling_params"]["no_stop_trim"] is True
 
 
 async def test_an_encrypted_worker_is_reached_by_the_tls_flags(
@@ -113,16 +113,17 @@ async def test_the_tokenizer_comes_from_the_worker_itself(tmp_path: Path) -> Non
 
 async def test_a_template_of_ones_own_is_used_with_the_workers_tokenizer(tmp_path: Path) -> None:
     template = tmp_path / "mine.jinja"
-    template.write_text("{% for m in messages %}mine:{{ m.content }}{% endfor %}")
+    template.write_text(
+        "{% for m in messages %}<|im_start|>{{ m.role }}\nmine:{{ m.content }}<|im_end|>\n"
+        "{% endfor %}<|im_start|>assistant\n"
+    )
     elsewhere = EngineOptions(told_path="/not/here")
     async with (
         ScriptedEngine(options=elsewhere) as engine,
         client_of(tmp_path, worker_urls=(engine.url,), chat_template=str(template)) as client,
     ):
-        await client.post(
-            "/responses", json={"model": "scripted", "input": "x", "max_output_tokens": 1}
-        )
-        assert engine.requests[-1].prompt == "mine:x"
+        await answer(client, "scripted", "x")
+        assert "mine:x" in engine.requests[-1].prompt
 
 
 async def test_without_any_tokenizer_the_gateway_says_which_flag_is_missing(

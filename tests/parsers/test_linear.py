@@ -40,11 +40,6 @@ ONES = [one for one in transcripts(longest=500) if one.name == "one"]
 
 
 def seconds(tools: str, reasoning: str, text: str, size: int) -> float:
-    """The better of two, since whatever disturbs a measurement only adds."""
-    return min(once(tools, reasoning, text, size) for _ in range(2))
-
-
-def once(tools: str, reasoning: str, text: str, size: int) -> float:
     parser = new_parser(reasoning=reasoning, tools=tools, offered=OFFERED, starts_open=None)
     started = time.process_time()
     for at in range(0, len(text), size):
@@ -53,12 +48,13 @@ def once(tools: str, reasoning: str, text: str, size: int) -> float:
     return time.process_time() - started
 
 
-def assert_linear(tools: str, reasoning: str, unit: str, size: int) -> None:
-    small = unit * (SMALL // len(unit))
-    ratio = 0.0
-    for _ in range(6):  # A busy machine may spoil a measurement; a quadratic parser spoils all.
-        ratio = seconds(tools, reasoning, small * 10, size) / seconds(tools, reasoning, small, size)
-        if ratio <= 12:
+def assert_linear(tools: str, reasoning: str, unit: str, size: int, times: int = 10) -> None:
+    text, ratio = unit * (SMALL // len(unit)), 0.0
+    # A busy machine may spoil a measurement; a quadratic parser spoils all.
+    for _ in range(10):
+        large = seconds(tools, reasoning, text * times, size)
+        ratio = large / seconds(tools, reasoning, text, size)
+        if ratio <= times * 1.2:
             return
     raise AssertionError(f"{tools} with {reasoning} on {unit!r} by {size}: {ratio:.1f} times")
 
@@ -73,6 +69,11 @@ def test_hostile_text_takes_linear_time(tools: str) -> None:
 def test_hostile_text_takes_linear_time_in_reasoning(reasoning: str) -> None:
     for unit in HOSTILE[:4]:
         assert_linear("qwen", reasoning, unit, 50)
+
+
+@pytest.mark.parametrize("unit", ["<tool_call>", '<tool_call>{"name": "', HOSTILE[3]])
+def test_a_megabyte_takes_a_hundred_times_as_long_as_ten_kilobytes(unit: str) -> None:
+    assert_linear("qwen_coder", "qwen3", unit, 50, times=100)
 
 
 @pytest.mark.parametrize("case", ONES, ids=str)

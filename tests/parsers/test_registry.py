@@ -1,7 +1,5 @@
 """The facade: names, prompts, ids, markers, detection, and any reasoning with any tools."""
 
-from itertools import product
-
 import pytest
 
 from smg.parsers.base import ReasoningText, Text
@@ -25,15 +23,20 @@ OPENINGS = {
 } | {"harmony": ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant")}
 
 
-@pytest.mark.parametrize(("reasoning", "tools"), list(product(sorted(OPENINGS), sorted(ONES))))
-def test_any_reasoning_goes_with_any_tools(reasoning: str, tools: str) -> None:
+@pytest.mark.parametrize("reasoning", sorted(OPENINGS))
+def test_any_reasoning_goes_with_any_tools(reasoning: str) -> None:
+    for tools in sorted(ONES):
+        check_pair(reasoning, tools)
+
+
+def check_pair(reasoning: str, tools: str) -> None:
     one: Transcript = ONES[tools]
     start, end = OPENINGS[reasoning]
     final = "<|channel|>final<|message|>" if reasoning == "harmony" != tools else ""
     text = f"{start}Let me see.{end}{final}{one.text}"
     parts = joined(parse([text], tools, reasoning))
-    assert parts == [{"reasoning": "Let me see."}, *one.expected]
-    assert joined(parse(list(text), tools, reasoning)) == parts
+    assert parts == [{"reasoning": "Let me see."}, *one.expected], tools
+    assert joined(parse(list(text), tools, reasoning)) == parts, tools
 
 
 def test_names_and_aliases_resolve() -> None:

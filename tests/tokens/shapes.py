@@ -237,7 +237,8 @@ SHAPES: dict[str, Shape] = {
         call="<|tool_call>call:{{ function.name ~ '{' }}"
         "{% for key, value in given.items() %}{% if not loop.first %},{% endif %}"
         '{{ key }}:{% if value is string %}<|"|>{{ value }}<|"|>{% else %}'
-        "{{ value | tojson | replace('\"', '<|\"|>') }}{% endif %}{% endfor %}{{ '}' }}<tool_call|>",
+        "{{ value | tojson | replace('\"', '<|\"|>') }}{% endif %}{% endfor %}"
+        "{{ '}' }}<tool_call|>",
     ),
 }
 """By tool-call family; passthrough has none."""
