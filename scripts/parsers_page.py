@@ -34,6 +34,47 @@ and start-up says why. Any reasoning parser goes with any tool-call parser.
 - A marker quoted in prose is text: what must follow it tells. Only markers that frame an answer
   (cohere, kimi_k3, harmony) are dropped wherever they stand.
 
+## Trying one
+
+```sh
+smg parse --tool-call-parser qwen --reasoning-parser qwen3 --tools tools.json output.txt
+smg parse --tool-call-parser qwen --cuts output.txt
+curl localhost:30000/parse/function_call -d '{"text": "...", "tool_call_parser": "qwen"}'
+curl localhost:30000/parse/reasoning -d '{"text": "...", "reasoning_parser": "deepseek_r1"}'
+```
+
+The first prints reasoning, content and calls (a file `-` is standard input). The second shows what
+is known after every character, and ends with status 1 if a cut changes what is found, which is a
+bug. The endpoints answer with `remaining_text` and `tool_calls`, or `normal_text` and
+`reasoning_text`; they need an API key where the gateway has any. Tools come in chat's form or flat,
+and decide what type an argument has.
+
+## What the engine is held to
+
+- `tool_choice` required or named: a structural tag of calls in the family's own form. Five families
+  have none that a tag can hold (json, pythonic, step3, gemma4, kimi_k3): they get the schema of a
+  JSON list of calls.
+- `strict` functions, or `parallel_tool_calls: false`, where the model is free: the same tag, which
+  holds once the model calls. The five get nothing: a second call is not listened to, and arguments
+  are as good as the model.
+- A JSON format of the answer: its schema; with tools, a tag of either, the answer or calls.
+- A named custom tool with a grammar: that grammar, and the output is the call's input.
+
+Reasoning may end first wherever the prompt leaves it open, or the family may open it. A Lark
+grammar goes to vLLM only, and only where no reasoning comes first; elsewhere it stands in the
+tool's description, and the call is forced in its usual form. MLX takes no constraints: calls that
+must be made and formats of answers are refused (400). `tests/engines_real` compiles every tag with
+xgrammar and checks what it lets through.
+
+## Speed
+
+```sh
+python -m benchmarks.parsers             # microseconds for a piece of four characters, by family
+python -m benchmarks.parsers --megabyte  # hostile text: 1 MB against 10 kB
+```
+
+Results are in [benchmarks/RESULTS.md](../benchmarks/RESULTS.md).
+
 ## Tool-call parsers
 """
 

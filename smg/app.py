@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ from smg.embeddings import routes as embeddings
 from smg.errors import GatewayError
 from smg.ids import new_id
 from smg.lab import routes as lab
+from smg.layers import Watched, new_doors, surrounded
 from smg.mcp import routes as mcp
 from smg.mcp.reload import ConfigReload
 from smg.mcp.request_servers import RequestServer, RequestServers
@@ -40,12 +41,11 @@ from smg.settings import Settings
 from smg.startup import new_limits, new_toolbox, now
 from smg.storage.base import Store
 from smg.storage.sql import SqlStore
+from smg.telemetry import Telemetry
 from smg.web import health
-from smg.web.admission import Admission, Doors
+from smg.web.admission import Doors
 from smg.web.auth import owner_check
-from smg.web.edge import Edge
 from smg.web.errors import on_bad_parameter, on_gateway_error, on_http_error
-from smg.web.gate import GateRules
 from smg.web.offers import ServerPolicy
 from smg.web.tools import McpRequest
 
@@ -153,7 +153,8 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         toolbox = new_toolbox(settings)
         brought = RequestServers(_hosts(settings.allow_request_mcp), now)
         stack.push_async_callback(brought.close)
-        fleet = Fleet(settings, os.environ, now())
+        telemetry = Telemetry()
+        fleet = Fleet(settings, os.environ, now(), telemetry)
         stack.push_async_callback(fleet.close)
         synchronous: Literal["normal", "full"] = (
             "full" if settings.synchronous == "full" else "normal"
@@ -193,8 +194,7 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         file = Path(settings.mcp_config_path) if settings.mcp_config_path else None
         reload = ConfigReload(file, os.environ, toolbox)
         app = new_app(settings, models, toolbox, kitchen, runs)
-        app.add_middleware(Admission, doors=doors, owner_of=owner_check(settings.api_key))
-        app.add_middleware(Edge)
+        stack.enter_context(surrounded(app, settings, Watched(models, doors), telemetry))
         app.include_router(
             mcp.Routes(
                 toolbox=toolbox, reload=reload, owner_of=owner_check(settings.api_key)
@@ -210,22 +210,6 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
             doors=doors,
             app=app,
         )
-
-
-def new_doors(settings: Settings) -> Doors:
-    """How much work is let in."""
-    common = GateRules(
-        places=settings.max_concurrent_requests,
-        waiting=settings.queue_size,
-        wait_s=settings.queue_timeout_secs,
-        per_second=settings.rate_limit_tokens_per_second,
-    )
-    each = replace(
-        common,
-        places=settings.key_max_concurrent_requests,
-        per_second=settings.key_rate_limit_tokens_per_second,
-    )
-    return Doors(common, each)
 
 
 def new_durability(settings: Settings) -> Durability:

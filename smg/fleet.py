@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from smg.engines.base import Engine
 from smg.settings import Settings
 from smg.workers.breaker import Breaker, BreakerRules
+from smg.workers.observer import Observer
 from smg.workers.policies.base import Policy, PolicyOptions
 from smg.workers.policies.registry import POLICIES
 from smg.workers.pool import Pool, Probing
@@ -15,13 +16,21 @@ from smg.workers.retries import Retries
 from smg.workers.worker import Thresholds, Worker
 
 
-def new_pool(settings: Settings, workers: Sequence[Worker]) -> Pool:
+def new_pool(
+    settings: Settings, workers: Sequence[Worker], observer: Observer | None = None
+) -> Pool:
     """The pool of these workers; call it inside the event loop."""
     probing = Probing(
         interval_s=settings.health_check_interval_secs,
         load_interval_s=settings.load_monitor_interval,
     )
-    return Pool(workers, new_policy(settings), probing, retries=new_retries(settings))
+    return Pool(
+        workers,
+        new_policy(settings),
+        probing,
+        retries=new_retries(settings),
+        observer=observer,
+    )
 
 
 def new_worker(settings: Settings, engine: Engine) -> Worker:
@@ -36,7 +45,8 @@ def new_worker(settings: Settings, engine: Engine) -> Worker:
         failures=settings.health_failure_threshold,
         successes=settings.health_success_threshold,
     )
-    return Worker(engine, breaker=Breaker(rules), thresholds=thresholds)
+    alias = engine.address if settings.expose_workers else None
+    return Worker(engine, breaker=Breaker(rules), thresholds=thresholds, alias=alias)
 
 
 def new_policy(settings: Settings) -> Policy:

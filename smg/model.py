@@ -38,6 +38,7 @@ from smg.tokens.detokenizer import new_detokenizer
 from smg.tokens.prompt import Prompt, PromptBuilder
 from smg.turn import Constraint, Sampling, ToolChoice, Turn
 from smg.workers.once import embed_all
+from smg.workers.pd import PdPool
 from smg.workers.pool import Pool
 
 _SWITCHES = ("enable_thinking", "thinking")
@@ -63,7 +64,7 @@ class ServedModel:
 
     name: str
     builder: PromptBuilder
-    pool: Pool
+    pool: Pool | PdPool
     reasoning: str
     tools: str
     new_request_id: Callable[[], str]
@@ -171,6 +172,16 @@ class ServedModel:
             check_text(ids, self.info)
         return await embed_all(self.pool, encoded, self.new_request_id)
 
+    def plan(self, prepared: Prepared) -> tuple[str, str] | None:
+        """The name of the worker that a generation will be tried on first, and why."""
+        place = self.pool.plan(prepared.tokens)
+        return (place.worker.alias, place.reason) if place else None
+
+    def worker_of(self, turn_id: str) -> str | None:
+        """The name of the worker of a turn's last generation."""
+        worker = self.pool.worker_of(turn_id)
+        return worker.alias if worker else None
+
     async def generate(self, prepared: Prepared) -> AsyncGenerator[Spoken, None]:
         """Stream one generation from whichever worker takes it."""
         decoder = self._decoder(prepared)
@@ -273,7 +284,7 @@ class Served(Protocol):
         ...
 
     @property
-    def pool(self) -> Pool:
+    def pool(self) -> Pool | PdPool:
         """Its workers."""
         ...
 

@@ -28,6 +28,19 @@ GROUPS = (
 )
 
 
+POLICIES = (
+    "random",
+    "round_robin",
+    "passthrough",
+    "cache_aware",
+    "power_of_two",
+    "least_load",
+    "prefix_hash",
+    "consistent_hashing",
+    "manual",
+)
+
+
 def option(  # noqa: PLR0913 - what a flag can have
     default: Any,
     group: str,
@@ -104,6 +117,22 @@ class Settings:
         "the engine behind grpc:// URLs; default: found out (grpc+sglang:// says it for one)",
         choices=("vllm", "sglang", "trtllm", "mlx", "tokenspeed"),
     )
+    prefill: tuple[str, ...] = option(
+        (),
+        "Workers",
+        "prefill worker of a model that is split in two, and the port where it hands its cache "
+        "over (default 8998); instead of --worker-urls, with --decode",
+        metavar="URL [PORT]",
+    )
+    decode: tuple[str, ...] = option(
+        (), "Workers", "decode worker of a model that is split in two", metavar="URL"
+    )
+    prefill_policy: str | None = option(
+        None, "Workers", "how a prefill worker is chosen; default: as --policy", choices=POLICIES
+    )
+    decode_policy: str | None = option(
+        None, "Workers", "how a decode worker is chosen; default: as --policy", choices=POLICIES
+    )
     worker_api_key: str | None = option(
         None, "Workers", "key for http:// workers; better in its variable", secret=True
     )
@@ -117,17 +146,7 @@ class Settings:
         "cache_aware",
         "Workers",
         "how a worker is chosen",
-        choices=(
-            "random",
-            "round_robin",
-            "passthrough",
-            "cache_aware",
-            "power_of_two",
-            "least_load",
-            "prefix_hash",
-            "consistent_hashing",
-            "manual",
-        ),
+        choices=POLICIES,
     )
     cache_threshold: float = option(
         0.3,
@@ -329,6 +348,20 @@ class Settings:
         secret=True,
     )
 
+    metrics_port: int | None = option(
+        None,
+        "Logging",
+        "port for /metrics alone, without a key; else it is on --port, with one",
+        least=0,
+        most=65535,
+    )
+    metrics_host: str = option("127.0.0.1", "Logging", "address of --metrics-port")
+    otlp_endpoint: str | None = option(
+        None,
+        "Logging",
+        "where to send traces (OTLP over gRPC); needs smg[otel]",
+        metavar="URL",
+    )
     log_level: str = option(
         "info",
         "Logging",

@@ -33,7 +33,9 @@ from smg.parsers.registry import (
 from smg.settings import Settings, check_file
 from smg.tokens.prompt import PromptBuilder
 from smg.tokens.source import ModelFiles, locate
+from smg.tracing import outgoing
 from smg.turn import Limits
+from smg.workers.pd import PdPool
 from smg.workers.pool import Pool
 
 log = logging.getLogger(__name__)
@@ -67,7 +69,7 @@ def new_connection(settings: Settings) -> Connection:
         cert_file=_path(settings.tls_cert),
         key_file=_path(settings.tls_key),
     )
-    return Connection(tls=tls, timeouts=new_timeouts(settings))
+    return Connection(tls=tls, timeouts=new_timeouts(settings), metadata=outgoing)
 
 
 def new_timeouts(settings: Settings) -> Timeouts:
@@ -83,7 +85,7 @@ def _path(text: str | None) -> Path | None:
 
 
 async def load_model(
-    settings: Settings, pool: Pool, created_at: int, info: EngineInfo | None
+    settings: Settings, pool: Pool | PdPool, created_at: int, info: EngineInfo | None
 ) -> ServedModel:
     """The model that the workers of a pool serve, by what one of them says of it.
 
@@ -129,7 +131,7 @@ def _builder(settings: Settings, files: ModelFiles, families: Families) -> Promp
 
 
 async def _files(
-    settings: Settings, info: EngineInfo | None, pool: Pool, folder: Path
+    settings: Settings, info: EngineInfo | None, pool: Pool | PdPool, folder: Path
 ) -> ModelFiles:
     """The model's files: as the flag names them, else as its workers do.
 
@@ -158,7 +160,7 @@ def _readable(paths: Sequence[str]) -> str | None:
     return next((path for path in paths if Path(path).is_dir()), None)
 
 
-async def _unpack_tokenizer(pool: Pool, folder: Path) -> str | None:
+async def _unpack_tokenizer(pool: Pool | PdPool, folder: Path) -> str | None:
     """Have a worker send its tokenizer; why none did, if so."""
     reasons: list[str] = []
     for worker in pool.workers:

@@ -39,6 +39,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent": {"engines", "errors", "events", "items", "parsers", "turn"},
     "workers": {"engines", "errors"},
     "fleet": {"engines", "settings", "workers"},
+    "telemetry": {"errors", "tokens", "workers"},
+    "tracing": {"errors"},
     "guidance": {"engines", "errors", "parsers", "tokens", "turn"},
     "model": WORDS | PIPES | {"agent", "decode", "guidance", "workers"},
     "upstream": WORDS | PIPES | {"agent", "workers"},
@@ -53,7 +55,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "embeddings": {"engines", "errors", "web"},
     "lab": {"errors", "parsers", "settings", "web"},
     "startup": WORDS | PIPES | {"mcp", "model", "settings", "workers"},
-    "discovery": WORDS | {"engines", "fleet", "model", "settings", "startup", "upstream", "workers"},
+    "discovery": WORDS
+    | {"engines", "fleet", "model", "settings", "startup", "upstream", "workers"},
     "app": WORDS
     | {
         "chat",
@@ -69,10 +72,23 @@ MAY_IMPORT: dict[str, set[str]] = {
         "settings",
         "startup",
     }
-    | {"storage"}
+    | {"layers", "storage", "telemetry"}
     | {"web", "__init__"},
+    "layers": {"model", "settings", "telemetry", "tokens", "tracing", "web", "workers"},
     "server": {"app", "errors", "mcp", "settings"},
-    "cli": {"__init__", "app", "approve", "errors", "lab", "logs", "server", "settings", "storage", "testing"},
+    "cli": {
+        "__init__",
+        "app",
+        "approve",
+        "discovery",
+        "errors",
+        "lab",
+        "logs",
+        "server",
+        "settings",
+        "storage",
+        "testing",
+    },
     "testing": {"app", "engines", "errors", "server", "settings"},
     "__main__": {"cli"},
     "__init__": set(),
@@ -81,8 +97,16 @@ MAY_IMPORT: dict[str, set[str]] = {
 LIBRARY_HOMES: dict[str, set[str]] = {
     "alembic": {"storage"},
     "cryptography": {"seal"},
-    "fastapi": {"app", "chat/routes", "completions/routes", "conversations/routes"}
-    | {"embeddings/routes", "lab/routes", "mcp/routes", "responses/approvals", "responses/routes", "server", "web"},
+    "fastapi": {"app", "layers", "chat/routes", "completions/routes", "conversations/routes"}
+    | {
+        "embeddings/routes",
+        "lab/routes",
+        "mcp/routes",
+        "responses/approvals",
+        "responses/routes",
+        "server",
+        "web",
+    },
     "google": {"engines", "testing"},
     "grpc": {"engines", "testing"},
     "httpx2": {"mcp", "upstream"},
@@ -92,7 +116,9 @@ LIBRARY_HOMES: dict[str, set[str]] = {
     "mcp_types": {"mcp", "testing"},
     "anyio": {"mcp", "testing"},
     "openai": {"testing/demo"},
+    "opentelemetry": {"tracing"},
     "platformdirs": {"app"},
+    "prometheus_client": {"telemetry"},
     "pydantic": {
         "chat/schema",
         "completions/schema",
@@ -104,7 +130,7 @@ LIBRARY_HOMES: dict[str, set[str]] = {
     },
     "sqlalchemy": {"storage"},
     "sse_starlette": {"web"},
-    "starlette": {"app", "web", "mcp", "testing"},
+    "starlette": {"app", "tracing", "web", "mcp", "testing"},
     "tokenizers": {"tokens", "testing"},
     "transformers": {"tokens"},
     "uvicorn": {"server", "testing"},

@@ -136,7 +136,7 @@ def _turn(request: ChatRequest, model: ChatModel, limits: Limits, new_id: NewId,
             **(request.chat_template_kwargs or {}),
         },
         separate_reasoning=request.separate_reasoning is not False,
-        routing_key=request.prompt_cache_key,
+        routing_key=request.routing_key_or(request.prompt_cache_key, request.user),
     )
 
 

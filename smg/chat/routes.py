@@ -15,6 +15,7 @@ from smg.events import Event, TurnFinished
 from smg.turn import Limits, NewId, Now
 from smg.web.auth import OwnerOf
 from smg.web.body import body_of, disconnected, read_body
+from smg.web.placing import Placed
 from smg.web.sse import event_stream
 
 
@@ -43,21 +44,21 @@ class Routes:
         order = await accept(body, self.models, self.limits, self.new_id, self.now)
         choices = [Choice(order.turn, order.first)] * order.choices
         running = Choices(order.model, self.tools, self.new_id, choices)
+        placed = Placed(order.model, order.turn.id, order.first)
         if not order.streamed:
             ends = await running.ends(disconnected(request))
-            return JSONResponse(Completion(order, ends).body())
+            return placed.ended(JSONResponse(Completion(order, ends).body()))
         renderers = [ChunkRenderer(order, index) for index in range(order.choices)]
 
         def last(ends: Sequence[TurnFinished]) -> list[bytes]:
             return [usage_chunk(order, total(ends))] if order.include_usage else []
 
-        return event_stream(
-            running.frames(
-                [_rendered_by(renderer) for renderer in renderers],
-                last,
-                [renderer.opening() for renderer in renderers],
-            )
+        frames = running.frames(
+            [_rendered_by(renderer) for renderer in renderers],
+            last,
+            [renderer.opening() for renderer in renderers],
         )
+        return placed.planned(event_stream(frames))
 
 
 def _rendered_by(renderer: ChunkRenderer) -> Callable[[Event], bytes]:

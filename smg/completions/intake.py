@@ -91,6 +91,7 @@ async def accept(
         id=new_id("cmpl"),
         model=model.name,
         created_at=now(),
+        routing_key=request.routing_key_or(request.user),
         sampling=_sampling(request),
         limits=replace(
             limits, max_output_tokens=request.max_tokens or DEFAULT_TOKENS, max_generations=1

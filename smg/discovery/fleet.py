@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from smg.discovery.candidates import Candidate, GrpcCandidate, Known, new_candidates
 from smg.discovery.groups import Group, check_told, grouped, main_group, read_aliases, settings_of
+from smg.discovery.halves import check_engines, is_split, new_halves
 from smg.errors import ConfigError, EngineError
 from smg.fleet import new_pool, new_worker
 from smg.ids import new_id
@@ -18,6 +19,8 @@ from smg.model import ModelDirectory, Served
 from smg.settings import Settings, flag_of
 from smg.startup import load_model, new_connection
 from smg.upstream.model import UpstreamModel
+from smg.workers.observer import Observer
+from smg.workers.pd import PdPool
 from smg.workers.pool import Pool
 from smg.workers.worker import Worker
 
@@ -32,16 +35,29 @@ WITHOUT_USE = ("model_path", "chat_template", "reasoning_parser", "tool_call_par
 class Fleet:
     """Every worker, and the models they serve."""
 
-    def __init__(self, settings: Settings, environment: Mapping[str, str], created_at: int) -> None:
-        """Call it inside the event loop.
+    def __init__(
+        self,
+        settings: Settings,
+        environment: Mapping[str, str],
+        created_at: int,
+        observer: Observer | None = None,
+    ) -> None:
+        """Call it inside the event loop; the observer is told what the pools do.
 
         Raises:
             ConfigError: a flag about workers or models is wrong.
         """
         self._settings = settings
         self._created_at = created_at
-        self._candidates = new_candidates(settings, new_connection(settings), environment)
-        self._pools: list[Pool] = []
+        self._observer = observer
+        connection = new_connection(settings)
+        self._halves = new_halves(settings, connection) if is_split(settings) else None
+        self._candidates: list[Candidate] = []
+        self._pools: list[Pool | PdPool] = []
+        if self._halves is not None:
+            self._pools = [self._halves]
+        else:
+            self._candidates = new_candidates(settings, connection, environment)
         self._late: list[asyncio.Task[None]] = []
         self._main: Group | None = None
         self.models = ModelDirectory((), read_aliases(settings.model_alias))
@@ -52,6 +68,9 @@ class Fleet:
         Raises:
             ConfigError: a model cannot be loaded, or it is not known what is served.
         """
+        if self._halves is not None:
+            await self._start_halves(self._halves)
+            return
         found, late = await self._first_answers()
         if found:
             groups = grouped(found)
@@ -91,6 +110,19 @@ class Fleet:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
+    async def _start_halves(self, halves: PdPool) -> None:
+        """Serve the model of two halves; those that are down now are probed by their pools."""
+        await halves.start()
+        settings = self._settings
+        wait_s = 0 if settings.model_path else settings.worker_startup_timeout_secs
+        deadline = time.monotonic() + wait_s
+        # The pools' own tasks probe the workers; this only looks, and only at start.
+        while halves.info is None and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(FIRST_PAUSE_S)
+        check_engines(halves)
+        self.models.add(await load_model(settings, halves, self._created_at, halves.info))
+        self.models.check_aliases()
+
     async def _start_unseen(self, late: list[Candidate]) -> list[Candidate]:
         """Serve the model that the flags name, though no worker is up yet."""
         unseen = [candidate for candidate in late if isinstance(candidate, GrpcCandidate)]
@@ -113,7 +145,7 @@ class Fleet:
         self.models.add(await self._model(settings, group, pool))
 
     async def _new_pool(self, settings: Settings, workers: Sequence[Worker]) -> Pool:
-        pool = new_pool(settings, workers)
+        pool = new_pool(settings, workers, self._observer)
         self._pools.append(pool)
         await pool.start()
         return pool
@@ -157,6 +189,7 @@ class Fleet:
         if served is None:
             await self._bring(known)
         elif isinstance(served, UpstreamModel) == known.speaks_http:
+            assert isinstance(served.pool, Pool)  # Halves have no late workers.
             served.pool.add(self._worker(known))
             log.info("Worker %s joins model %s", known.engine.address, served.name)
         else:

@@ -23,6 +23,26 @@ class Finish(StrEnum):
     """A server behind HTTP would not let it be said."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """Where a prefill and a decode worker of SGLang meet: both are told the same."""
+
+    host: str
+    port: int
+    room: int
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """What vLLM's connector is told about moving the cache: its own JSON, which we do not read."""
+
+    params: str
+
+
+Transfer = Bootstrap | Relay
+"""How the cache of a prompt finds its way from a prefill to a decode worker."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptTokens:
     """One generation's input."""
@@ -35,6 +55,10 @@ class PromptTokens:
     routing_key: str | None = None
     turn_id: str | None = None
     """Whose generation it is: a turn stays on one worker while that is healthy."""
+    transfer: Transfer | None = None
+    """For a leg of a generation that is split into prefill and decode."""
+    streams: bool = True
+    """Whether the output is wanted as it is made; a prefill leg's is not wanted at all."""
 
 
 @dataclass(slots=True)
@@ -57,6 +81,8 @@ class EngineChunk:
     """One entry for each id, when asked for."""
     stop_matched: str | int | None = None
     """The stop string or stop token that ended it, where the engine says so."""
+    transferred: str = ""
+    """What a prefill worker tells of the cache it made, in its connector's own JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +115,8 @@ class EngineLoad:
     waiting: int = 0
     token_usage: float = 0.0
     """Part of the KV cache in use, 0 to 1."""
+    version: str = ""
+    """The engine's, where it is told with the load."""
 
 
 class Transport(Protocol):

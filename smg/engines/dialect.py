@@ -162,4 +162,5 @@ class StreamReader:
                 output_tokens=max(self._output_tokens, complete.completion_tokens),
             ),
             stop_matched=self._matched(complete),
+            transferred=getattr(complete, "kv_transfer_params_json", ""),  # vLLM's alone.
         )

@@ -12,7 +12,7 @@ from smg.engines.mlx import MlxDialect
 from smg.engines.remote import RemoteEngine, Timeouts
 from smg.engines.sglang import SglangDialect
 from smg.engines.tokenspeed import TokenspeedDialect
-from smg.engines.transport import GrpcTransport, Tls
+from smg.engines.transport import GrpcTransport, NewMetadata, Tls, no_metadata
 from smg.engines.trtllm import TrtllmDialect
 from smg.engines.vllm import VllmDialect
 from smg.errors import ConfigError
@@ -33,6 +33,8 @@ class Connection:
     tls: Tls = Tls()
     """For `grpcs://`."""
     timeouts: Timeouts = Timeouts()
+    metadata: NewMetadata = no_metadata
+    """What each call carries beside its message: the trace it belongs to."""
 
 
 def connect(
@@ -52,7 +54,9 @@ def connect(
     name = named or backend
     if name is not None and name not in ENGINES:
         raise ConfigError(f"Unknown engine {name!r}; there are {', '.join(ENGINES)}")
-    transport = GrpcTransport(parts.netloc, options.tls if scheme == "grpcs" else None)
+    transport = GrpcTransport(
+        parts.netloc, options.tls if scheme == "grpcs" else None, options.metadata
+    )
     dialects = tuple(ENGINES.values()) if name is None else (ENGINES[name],)
     return RemoteEngine(parts.netloc, transport, dialects, options.timeouts)
 

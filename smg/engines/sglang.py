@@ -10,7 +10,7 @@ from typing import Any, Final
 from google.protobuf.json_format import MessageToDict
 
 from smg.engines._generated import sglang_scheduler_pb2 as pb
-from smg.engines.base import EngineInfo, EngineLoad, PromptTokens
+from smg.engines.base import Bootstrap, EngineInfo, EngineLoad, PromptTokens
 from smg.engines.dialect import StreamReader, output_logprobs
 from smg.engines.fields import default_sampling, or_default, ranks_load, said, set_constraint
 from smg.errors import PromptRejected
@@ -47,6 +47,14 @@ class SglangDialect:
             top_logprobs_num=count or 0,
             stream=True,
         )
+        if isinstance(prompt.transfer, Bootstrap):
+            request.disaggregated_params.CopyFrom(
+                pb.DisaggregatedParams(
+                    bootstrap_host=prompt.transfer.host,
+                    bootstrap_port=prompt.transfer.port,
+                    bootstrap_room=prompt.transfer.room,
+                )
+            )
         return request.SerializeToString()
 
     def abort_request(self, request_id: str) -> bytes:

@@ -4,7 +4,7 @@ In go a method's path and an encoded message, out come encoded messages or an `E
 It must not know what the bytes mean, so that a leaner reader can take its place.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -44,11 +44,23 @@ class Tls:
     key_file: Path | None = None
 
 
+NewMetadata = Callable[[], Sequence[tuple[str, str]]]
+
+
+def no_metadata() -> Sequence[tuple[str, str]]:
+    """Calls carry nothing but their message."""
+    return ()
+
+
 class GrpcTransport:
     """A connection to one worker. Make it inside the event loop that uses it."""
 
-    def __init__(self, address: str, tls: Tls | None = None) -> None:
+    def __init__(
+        self, address: str, tls: Tls | None = None, metadata: NewMetadata = no_metadata
+    ) -> None:
+        """`metadata` is asked for what each call is to carry."""
         self.address = address
+        self._metadata = metadata
         self._channel = (
             grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
             if tls is None
@@ -60,7 +72,7 @@ class GrpcTransport:
         method_call: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(
             method, request_serializer=None, response_deserializer=None
         )
-        call = method_call(request)
+        call = method_call(request, metadata=tuple(self._metadata()))
         try:
             while (message := await self._read(call)) is not None:
                 yield message
@@ -72,7 +84,7 @@ class GrpcTransport:
         method_call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
             method, request_serializer=None, response_deserializer=None
         )
-        call = method_call(request, timeout=timeout)
+        call = method_call(request, timeout=timeout, metadata=tuple(self._metadata()))
         try:
             return await call
         except grpc.aio.AioRpcError as error:

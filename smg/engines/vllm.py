@@ -4,11 +4,12 @@ Its two servicers differ: the Python one counts a chunk's own tokens and repeats
 at the end, the Rust one counts all so far and repeats all. It must not know how bytes travel.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 from smg.engines._generated import vllm_engine_pb2 as pb
-from smg.engines.base import EngineInfo, EngineLoad, Finish, PromptTokens
+from smg.engines.base import EngineInfo, EngineLoad, Finish, PromptTokens, Relay
 from smg.engines.dialect import FINISHES, StreamReader, output_logprobs
 from smg.engines.fields import (
     default_sampling,
@@ -49,8 +50,10 @@ class VllmDialect:
             request_id=request_id,
             tokenized=pb.TokenizedInput(input_ids=prompt.ids),
             sampling_params=_sampling(prompt.sampling, prompt.constraint, max_tokens),
-            stream=True,
+            stream=prompt.streams,
         )
+        if isinstance(prompt.transfer, Relay):
+            request.kv_transfer_params_json = prompt.transfer.params
         return request.SerializeToString()
 
     def abort_request(self, request_id: str) -> bytes:
@@ -92,7 +95,8 @@ class VllmDialect:
 
     def read_load(self, loads: bytes) -> EngineLoad:
         """How busy the worker is."""
-        return ranks_load(pb.GetLoadsResponse.FromString(loads).loads)
+        answer = pb.GetLoadsResponse.FromString(loads)
+        return replace(ranks_load(answer.loads), version=answer.version)
 
 
 def _sampling(

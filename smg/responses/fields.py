@@ -75,8 +75,11 @@ def check_source(request: InputRequest) -> None:
 
 
 def routing_key_of(request: InputRequest) -> str | None:
-    cache_key = request.prompt_cache_key if isinstance(request, ResponsesRequest) else None
-    return cache_key or conversation_of(request) or request.previous_response_id
+    cache_key, user = None, None
+    if isinstance(request, ResponsesRequest):
+        cache_key, user = request.prompt_cache_key, request.user
+    conversation = conversation_of(request)
+    return request.routing_key_or(cache_key, conversation, user, request.previous_response_id)
 
 
 def sampling_of(request: ResponsesRequest) -> Sampling:

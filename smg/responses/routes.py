@@ -26,6 +26,7 @@ from smg.storage.records import UNFINISHED, ResponseRecord
 from smg.web.auth import OwnerOf
 from smg.web.body import body_of, disconnected, read_body
 from smg.web.pages import item_list, page_of
+from smg.web.placing import Placed
 from smg.web.sse import DONE, event_stream
 from smg.web.websocket import TextSocket, check_origin, refuse
 
@@ -63,18 +64,19 @@ class Routes:
         body = await read_body(request, ResponsesRequest, self.max_body_bytes)
         order = await accept(body, self.kitchen, owner)
         key = _repeat_key(request, body) if order.stored else None
+        placed = Placed(order.model, order.turn.id, order.first)
         try:
             live = await self.runs.start(order, key)
         except Repeated as repeated:
             return await self._same(repeated.response_id, order, owner)
-        return await self._answer(live, request)
+        return await self._answer(live, request, placed)
 
-    async def _answer(self, live: Live, request: Request) -> Response:
+    async def _answer(self, live: Live, request: Request, placed: Placed) -> Response:
         if live.order.streamed:
-            return event_stream(_with_done(live.feed.read()))
+            return placed.planned(event_stream(_with_done(live.feed.read())))
         if live.order.background:
-            return JSONResponse(live.order.head.body("queued"))
-        return await _whole(live, request)
+            return placed.planned(JSONResponse(live.order.head.body("queued")))
+        return placed.ended(await _whole(live, request))
 
     async def _same(self, response_id: str, order: Order, owner: str) -> Response:
         """The response that an idempotency key already has, in the form asked for."""

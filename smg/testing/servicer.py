@@ -7,7 +7,7 @@ in `generation.py`. Here is only what takes time: pace, abort, cancel, failure.
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,8 @@ class Received:
     prompt: str
     """The prompt as text, with its control tokens."""
     conversation: Conversation
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What the call carried beside the message."""
     finish: str | None = None
     """stop, length, abort, cancelled or error; none while it runs."""
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -115,7 +117,7 @@ class EngineServicer:
     async def generate(self, request: pb.GenerateRequest, context: Context) -> None:
         """Answer one prompt."""
         try:
-            running = self._accept(request)
+            running = self._accept(request, context)
         except Refusal as refusal:
             await context.abort(refusal.code, str(refusal))
         finish = "cancelled"
@@ -131,13 +133,14 @@ class EngineServicer:
             self._forget(request.request_id, running)
             running.received.end(finish)
 
-    def _accept(self, request: pb.GenerateRequest) -> _Running:
+    def _accept(self, request: pb.GenerateRequest, context: Context) -> _Running:
         accepted = self._intake.accept(request, self._running.keys())
         received = Received(
             message=request,
             prompt_ids=accepted.prompt_ids,
             prompt=self._vocabulary.decode(accepted.prompt_ids),
             conversation=accepted.conversation,
+            metadata={key: str(value) for key, value in context.invocation_metadata() or ()},
         )
         self.requests.append(received)
         return _Running(received, accepted.generation, accepted.answer)

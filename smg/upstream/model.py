@@ -126,6 +126,16 @@ class UpstreamModel:
 
         return read_embeddings(await ask_one(self.pool, len(texts), ask), len(texts))
 
+    def plan(self, prepared: ChatPrompt) -> tuple[str, str] | None:
+        """The name of the worker that a generation will be tried on first, and why."""
+        place = self.pool.plan(prepared)
+        return (place.worker.alias, place.reason) if place else None
+
+    def worker_of(self, turn_id: str) -> str | None:
+        """The name of the worker of a turn's last generation."""
+        worker = self.pool.worker_of(turn_id)
+        return worker.alias if worker else None
+
     async def generate(self, prepared: ChatPrompt) -> AsyncGenerator[Spoken, None]:
         """Stream one generation from whichever worker takes it."""
         async with aclosing(self.pool.generate(self.new_request_id, prepared)) as chunks:

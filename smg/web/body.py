@@ -9,9 +9,11 @@ from pydantic import BaseModel, ValidationError
 from smg.errors import InvalidRequest, PayloadTooLarge
 from smg.web.compression import Expansion
 from smg.web.errors import invalid_request
+from smg.web.schema import Wire
 
 Body = TypeVar("Body", bound=BaseModel)
 
+ROUTING_KEY_HEADER = "x-smg-routing-key"
 MAX_DEPTH = 64
 """JSON nested deeper than this is refused: nothing a client means is."""
 
@@ -23,7 +25,10 @@ async def read_body(request: Request, schema: type[Body], max_bytes: int) -> Bod
         PayloadTooLarge: the body is larger than this gateway takes.
         InvalidRequest: it is no JSON object, or a field is wrong.
     """
-    return validated(parse_object(await read_bytes(request, max_bytes)), schema)
+    body = validated(parse_object(await read_bytes(request, max_bytes)), schema)
+    if isinstance(body, Wire):
+        body.set_routing_key(request.headers.get(ROUTING_KEY_HEADER))
+    return body
 
 
 def validated(fields: dict[str, Any], schema: type[Body]) -> Body:

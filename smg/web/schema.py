@@ -1,9 +1,9 @@
 """What request bodies of all endpoints share."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from smg.errors import InvalidRequest
 
@@ -20,6 +20,15 @@ class Wire(BaseModel):
     """A request body: strict about types, lenient about unknown fields."""
 
     model_config = ConfigDict(strict=True, extra="allow")
+    _routing_key: str | None = PrivateAttr(default=None)
+
+    def routing_key_or(self, *others: Any) -> str | None:
+        """What keeps requests together on a worker: the header's word, else the first text."""
+        return next((key for key in (self._routing_key, *others) if key and type(key) is str), None)
+
+    def set_routing_key(self, key: str | None) -> None:
+        """Note what the request's header says."""
+        self._routing_key = key
 
 
 class SamplingFields(Wire):

@@ -3,13 +3,16 @@
 The pool tells what failed and asks for the next worker. Decides only: it does not wait.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from smg.errors import EngineError, WorkerOverloaded, WorkerTimeout, WorkerUnavailable
 from smg.workers.policies.base import Ranking
 from smg.workers.retries import Budget, Retries
 from smg.workers.worker import Worker
+
+Rank = Callable[[Container[Worker]], Ranking]
+"""Told which have been tried already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +26,8 @@ class Place:
 class Attempts:
     """The tries of one generation."""
 
-    def __init__(self, retries: Retries, budget: Budget, rank: Callable[[], Ranking]) -> None:
-        """`rank` gives all workers that may be tried at this moment, the best first."""
+    def __init__(self, retries: Retries, budget: Budget, rank: Rank) -> None:
+        """`rank` gives the workers that may be tried at this moment, the best first."""
         self.pauses = 0
         self._left = retries.attempts
         self._budget = budget
@@ -37,7 +40,7 @@ class Attempts:
         """The best worker not tried since the last pause; `None`: pause, or give up."""
         if self._left <= 0:
             return None
-        ranking = self._rank()
+        ranking = self._rank(self._tried)
         for number, worker in enumerate(ranking.workers):
             if worker not in self._tried:
                 self._left -= 1

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from smg.errors import EngineError
-from smg.workers.worker import Worker
+from smg.workers.worker import Visit, Worker
 
 
 class Observer(Protocol):
@@ -17,8 +17,8 @@ class Observer(Protocol):
         """The first token came, so long after the generation was asked for."""
         ...
 
-    def finished(self, worker: Worker, seconds: float, tokens: int) -> None:
-        """So many tokens have come, in this time after the first."""
+    def finished(self, worker: Worker, seconds: float, visit: Visit) -> None:
+        """Nothing more comes, this time after the first token."""
         ...
 
     def failed(self, worker: Worker, error: EngineError) -> None:
@@ -39,8 +39,8 @@ class NoObserver:
     def first_token(self, worker: Worker, seconds: float) -> None:
         """The first token came, so long after the generation was asked for."""
 
-    def finished(self, worker: Worker, seconds: float, tokens: int) -> None:
-        """So many tokens have come, in this time after the first."""
+    def finished(self, worker: Worker, seconds: float, visit: Visit) -> None:
+        """Nothing more comes, this time after the first token."""
 
     def failed(self, worker: Worker, error: EngineError) -> None:
         """A try has failed."""

@@ -8,6 +8,7 @@ from smg.engines.base import Engine
 from smg.engines.embedding import Embedding
 from smg.engines.remote import RemoteEngine
 from smg.errors import EngineError, WorkerOverloaded, WorkerUnavailable
+from smg.workers.pd import PdPool
 from smg.workers.pool import Pool
 
 Answer = TypeVar("Answer")
@@ -15,7 +16,9 @@ AT_ONCE: Final = 32
 """Texts of one request that are worked on together."""
 
 
-async def ask_one(pool: Pool, tokens: int, ask: Callable[[Engine], Awaitable[Answer]]) -> Answer:
+async def ask_one(
+    pool: Pool | PdPool, tokens: int, ask: Callable[[Engine], Awaitable[Answer]]
+) -> Answer:
     """The answer of the first worker that gives one; each is asked once.
 
     Raises:
@@ -38,7 +41,7 @@ async def ask_one(pool: Pool, tokens: int, ask: Callable[[Engine], Awaitable[Ans
 
 
 async def embed_all(
-    pool: Pool, texts: Sequence[Sequence[int]], new_request_id: Callable[[], str]
+    pool: Pool | PdPool, texts: Sequence[Sequence[int]], new_request_id: Callable[[], str]
 ) -> list[Embedding]:
     """A vector for each text, in their order, spread over the workers.
 

@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
@@ -27,6 +27,7 @@ MAX_TURNS = 20_000
 """Turns whose worker is remembered: more than run at once, for ended ones are not told."""
 
 LETTERS_A_TOKEN = 4
+STAYS = "the turn's worker"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +76,19 @@ class Pool:
         """What the workers serve, as the first that has answered says it."""
         return next((worker.info for worker in self.workers if worker.info is not None), None)
 
-    def place_of(self, turn_id: str) -> Place | None:
-        """The worker that a turn's last generation was sent to, and why."""
-        return self._turns.get(turn_id)
+    def worker_of(self, turn_id: str) -> Worker | None:
+        """The worker that a turn's last generation was sent to."""
+        place = self._turns.get(turn_id)
+        return place.worker if place else None
+
+    def plan(self, prompt: PromptTokens) -> Place | None:
+        """Where a generation will be tried first, and why: it is kept to if that is possible."""
+        ranking = self._rank(prompt)
+        if not ranking.workers:
+            return None
+        place = Place(ranking.workers[0], ranking.reason)
+        self._keep(prompt, place)
+        return place
 
     async def start(self) -> None:
         """Probe every worker once, then go on in the background."""
@@ -131,7 +142,7 @@ class Pool:
             EngineError: as the worker's engine raises it.
         """
         asked_at = time.monotonic()
-        attempts = Attempts(self._retries, self._budget, lambda: self._rank(prompt))
+        attempts = Attempts(self._retries, self._budget, lambda tried: self._rank(prompt, tried))
         self._budget.earn()
         while (place := await self._next_place(attempts)) is not None:
             self._note(place, prompt)
@@ -145,11 +156,12 @@ class Pool:
                         continue
                     first_at = time.monotonic()
                     self._observer.first_token(worker, first_at - asked_at)
-                    while chunk is not None:  # From here on there is no second try.
-                        yield chunk
-                        chunk = await self._next(visit, chunks)
-                    seconds = time.monotonic() - first_at
-                    self._observer.finished(worker, seconds, visit.answer_tokens)
+                    try:
+                        while chunk is not None:  # From here on there is no second try.
+                            yield chunk
+                            chunk = await self._next(visit, chunks)
+                    finally:  # Readers may leave with the last chunk, or before it.
+                        self._observer.finished(worker, time.monotonic() - first_at, visit)
                     return
         raise attempts.error()
 
@@ -168,6 +180,8 @@ class Pool:
             raise
         if chunk is not None:
             visit.hear(len(chunk.ids))
+            if chunk.usage is not None:
+                visit.cached_tokens = chunk.usage.cached_tokens
         return chunk
 
     async def _next_place(self, attempts: Attempts) -> Place | None:
@@ -180,22 +194,20 @@ class Pool:
             place = attempts.next_place()
         return place
 
-    def _rank(self, prompt: PromptTokens) -> Ranking:
-        """The turn's worker, those that are available as the policy ranks them, then the others.
+    def _rank(self, prompt: PromptTokens, tried: Container[Worker] = ()) -> Ranking:
+        """The turn's worker, or those that are available as the policy ranks them.
 
-        The others too, because what was noted of them may be old.
+        Then the others, because what was noted of them may be old.
         """
-        ready = [worker for worker in self.workers if worker.is_available]
-        ranking = self._policy.rank(prompt, ready)
+        home = self._turns.get(prompt.turn_id or "")
+        if home is not None and home.worker.is_available and home.worker not in tried:
+            return Ranking((home.worker,), home.reason)
+        ranking = self._policy.rank(prompt, [w for w in self.workers if w.is_available])
         rest = [
             worker
             for worker in self.workers
             if not worker.is_up and not worker.is_draining and worker.breaker.allows
         ]
-        home = self._turns.get(prompt.turn_id or "")
-        if home is not None and home.worker in ready:
-            others = (worker for worker in ranking.workers if worker is not home.worker)
-            return Ranking((home.worker, *others, *rest), "the turn's worker")
         why = ranking.reason if ranking.workers else "no worker is up"
         return Ranking((*ranking.workers, *rest), why)
 
@@ -205,11 +217,16 @@ class Pool:
         logger.debug("Worker %s: %s", worker.address, place.reason)
         self._policy.placed(prompt, worker)
         self._observer.placed(worker, place.reason)
-        if prompt.turn_id is not None:
-            self._turns[prompt.turn_id] = place
-            self._turns.move_to_end(prompt.turn_id)
-            if len(self._turns) > MAX_TURNS:
-                self._turns.popitem(last=False)
+        # Its next generation goes there because this one did, whatever the reason now is.
+        self._keep(prompt, Place(worker, STAYS))
+
+    def _keep(self, prompt: PromptTokens, place: Place) -> None:
+        if prompt.turn_id is None:
+            return
+        self._turns[prompt.turn_id] = place
+        self._turns.move_to_end(prompt.turn_id)
+        if len(self._turns) > MAX_TURNS:
+            self._turns.popitem(last=False)
 
     def _begin_watch(self, worker: Worker) -> None:
         self._watches[worker] = asyncio.create_task(self._watch(worker))

@@ -33,14 +33,24 @@ class Thresholds:
 class Visit:
     """One generation on a worker: what it weighs, and what it tells of the worker's health."""
 
-    __slots__ = ("_is_trial", "_tokens", "answer_tokens", "failed", "spoke", "worker")
+    __slots__ = (
+        "_is_trial",
+        "answer_tokens",
+        "cached_tokens",
+        "failed",
+        "prompt_tokens",
+        "spoke",
+        "worker",
+    )
 
     def __init__(self, worker: "Worker", prompt_tokens: int) -> None:
         self.spoke = False
         self.failed = False
+        self.prompt_tokens = prompt_tokens
+        self.cached_tokens = 0
+        """What the worker had read before, by its own word."""
         self.answer_tokens = 0
         self.worker = worker
-        self._tokens = prompt_tokens
         self._is_trial = worker.breaker.begin()
         worker.in_flight += 1
         worker.became_idle.clear()
@@ -51,9 +61,8 @@ class Visit:
         worker = self.worker
         if not self.spoke:
             self.spoke = True
-            worker.queued_tokens -= self._tokens
-            worker.running_tokens += self._tokens
-        self._tokens += tokens
+            worker.queued_tokens -= self.prompt_tokens
+            worker.running_tokens += self.prompt_tokens
         self.answer_tokens += tokens
         worker.running_tokens += tokens
 
@@ -70,9 +79,9 @@ class Visit:
         if not worker.in_flight:
             worker.became_idle.set()
         if self.spoke:
-            worker.running_tokens -= self._tokens
+            worker.running_tokens -= self.prompt_tokens + self.answer_tokens
         else:
-            worker.queued_tokens -= self._tokens
+            worker.queued_tokens -= self.prompt_tokens
         if self.failed:
             worker.breaker.fail(trial=is_trial)
         elif self.spoke:
@@ -90,10 +99,11 @@ class Worker:
         *,
         breaker: Breaker | None = None,
         thresholds: Thresholds | None = None,
+        alias: str | None = None,
     ) -> None:
         self.engine = engine
         self.address = engine.address
-        self.alias = hashlib.sha256(engine.address.encode()).hexdigest()[:12]
+        self.alias = alias or hashlib.sha256(engine.address.encode()).hexdigest()[:12]
         """Names it to those who need not know where it is."""
         self.breaker = breaker or Breaker()
         self.is_up = True

@@ -201,3 +201,35 @@ async def test_urls_that_are_wrong_are_told(url: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--worker-urls: Worker URL"):
         async with client_of(tmp_path, worker_urls=(url,)):
             raise NotImplementedError
+
+
+async def test_a_model_in_two_halves_answers(stand_in_process: Processes, tmp_path: Path) -> None:
+    stream, answers = speaking(SGLANG, "Hi there")
+    other = Process(SGLANG.module)
+    try:
+        async with (
+            directing(stand_in_process(SGLANG.module)) as prefill,
+            directing(other) as decode,
+        ):
+            await prefill.play(*SGLANG.stream([5]), answers=answers)
+            await decode.play(*stream, answers=answers)
+            flags = {
+                "prefill": (f"grpc://{prefill.address}", "7000"),
+                "decode": (f"grpc://{decode.address}",),
+                "model_path": str(MODEL_PATH),
+                "prefill_policy": "random",
+            }
+            async with client_of(tmp_path, **flags) as client:
+                assert await answer(client, "tiny", "Hello") == "Hi there"
+                listed = (await client.get("/models")).json()["data"]
+            assert [model["id"] for model in listed] == ["tiny"]
+            sent = await prefill.heard("Generate")
+            assert sent["disaggregated_params"]["bootstrap_port"] == 7000
+    finally:
+        other.end()
+
+
+async def test_a_half_alone_is_told_at_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="each needs the other"):
+        async with client_of(tmp_path, prefill=("grpc://127.0.0.1:9",)):
+            raise NotImplementedError

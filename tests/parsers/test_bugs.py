@@ -1,11 +1,25 @@
-"""Bugs that other parsers had; each name is the behaviour that would have been right."""
+"""Bugs that other parsers had; each name is the behaviour that would have been right.
 
+The numbers behind the names are those of our list of forty, and `read` reads every text whole and
+character by character. In the order of the list:
+
+    1-12   markers and boundaries: what ends a call, what is none, which forms there are
+    13-26  streaming: pieces of any size, what is held back, what is sent when
+    27-32  types: by the tool's schema, in one way, verbatim
+    33-37  calls that were lost or invented: unknown tools, drafts, calls in open reasoning
+    38-40  reasoning: where it begins, whose it is, and what must wait for its end
+"""
+
+import inspect
 import json
+import re
+import sys
 
 import pytest
 
 from smg.parsers.base import Text, ToolCallStart
-from smg.parsers.registry import ToolSchema, new_parser
+from smg.parsers.registry import ToolSchema, guide, new_parser, prompt_starts_open
+from smg.turn import StructuralTag, ToolChoice
 from tests.parsers.transcripts import Part, joined, parse
 
 QWEN = "<tool_call>\n{}\n</tool_call>"
@@ -103,6 +117,36 @@ def test_a_broken_call_does_not_swallow_the_next() -> None:  # 11
 def test_a_value_without_its_opening_tag_is_read() -> None:  # 12
     text = "<tool_call>f<arg_key>a</arg_key>Oban</arg_value></tool_call>"
     assert read(text, "glm47_moe") == [call("f", '{"a": "Oban"}')]
+
+
+STREAMED = {
+    "step3": "<｜tool_calls_begin｜><｜tool_call_begin｜>function<｜tool_sep｜>"
+    '<steptml:invoke name="f">'
+    '<steptml:parameter name="a">x</steptml:parameter></steptml:invoke><｜tool_call_end｜>',
+    "llama": '{"name": "f", "parameters": {"a": "x"}}',
+    "glm45_moe": "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>x</arg_value>\n</tool_call>",
+    "glm47_moe": "<tool_call>f<arg_key>a</arg_key><arg_value>x</arg_value></tool_call>",
+}
+
+
+@pytest.mark.parametrize("tools", sorted(STREAMED))
+def test_pieces_of_every_size_give_the_same_call(tools: str) -> None:  # 13, 14, 15
+    text = STREAMED[tools]
+    for size in range(1, len(text) + 1):
+        pieces = [text[at : at + size] for at in range(0, len(text), size)]
+        assert joined(parse(pieces, tools)) == [call("f", '{"a": "x"}')], size
+
+
+def test_what_is_sent_of_a_value_is_never_taken_back() -> None:  # 18
+    text = (
+        "<tool_call>lookup_tide<arg_key>note</arg_key><arg_value>Smith</arg_value>"
+        "<arg_key>marks</arg_key><arg_value>[1, 2]</arg_value></tool_call>"
+    )
+    whole = '{"note": "Smith", "marks": [1, 2]}'
+    for end in range(len(text)):
+        sent = joined(parse(list(text[:end]), "glm47_moe"))
+        assert all(whole.startswith(one["arguments"]) for one in sent if "call" in one), end
+    assert read(text, "glm47_moe") == [call("lookup_tide", whole)]
 
 
 def test_an_end_and_a_begin_in_one_delta_lose_nothing() -> None:  # 16
@@ -278,6 +322,27 @@ def test_an_answer_without_thinking_is_content() -> None:  # 38
     assert read("The answer.", "qwen", "qwen3") == [{"text": "The answer."}]
 
 
+def test_reasoning_of_an_earlier_turn_does_not_count() -> None:  # 39
+    earlier = "<|im_start|>assistant\n<think>\nold\n</think>\nHi<|im_end|>\n"
+    assert prompt_starts_open("qwen3", f"{earlier}<|im_start|>assistant\n") is None
+    assert prompt_starts_open("qwen3", f"{earlier}<|im_start|>assistant\n<think>\n") is True
+
+
+def test_a_forced_call_lets_the_open_reasoning_close() -> None:  # 40
+    found = guide(
+        tools="qwen",
+        reasoning="qwen3",
+        offered=(ToolSchema("f", None, None),),
+        choice=ToolChoice(mode="required"),
+        parallel=True,
+        starts_open=True,
+    )
+    assert found is not None
+    assert isinstance(found.constraint, StructuralTag)
+    thought, forced = json.loads(found.constraint.tag)["format"]["elements"]
+    assert (thought["end"], forced["at_least_one"]) == ("</think>", True)
+
+
 def test_a_start_tag_counts_only_at_the_beginning() -> None:
     assert read("<think>a</think>b <think> c", "qwen", "qwen3") == [
         {"reasoning": "a"},
@@ -402,3 +467,17 @@ def test_pythonic_calls_may_be_wrapped() -> None:
     assert read("<|python_start|>[f(a=1)]<|python_end|>", "pythonic") == [call("f", '{"a": 1}')]
     text = "<function_calls>\nf(a=1)\ng()\n</function_calls>"
     assert read(text, "pythonic") == [call("f", '{"a": 1}'), call("g", "{}")]
+
+
+def test_names_may_have_hyphens_and_dots() -> None:
+    text = (
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.get-tide.now:3"
+        "<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_calls_section_end|>"
+    )
+    assert read(text, "kimik2") == [call("get-tide.now", "{}", "functions.get-tide.now:3")]
+
+
+def test_each_of_the_forty_has_a_test() -> None:
+    source = inspect.getsource(sys.modules[__name__])
+    numbered = re.findall(r"^def test_.* -> None:  # ([\d, ]+)$", source, re.MULTILINE)
+    assert {int(number) for row in numbered for number in row.split(",")} == set(range(1, 41))

@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from smg.parsers.registry import TOOLS, Guide, ToolSchema, answer_constraint, guide
+from smg.parsers.base import ToolCallEnd
+from smg.parsers.registry import (
+    RAW,
+    TOOLS,
+    Guide,
+    ToolSchema,
+    answer_constraint,
+    answer_or_calls,
+    guide,
+    markers,
+    new_parser,
+)
 from smg.turn import Grammar, JsonSchema, Regex, StructuralTag, ToolChoice
 from tests.parsers.transcripts import joined, parse
 
@@ -273,3 +284,71 @@ def test_an_answer_of_gpt_oss_is_constrained_in_its_final_channel() -> None:
     form = json.loads(tag.tag)["format"]
     assert form["elements"][-1]["begin"] == "<|channel|>final<|message|>"
     assert form["elements"][0]["elements"][0]["begin"] == "<|channel|>analysis<|message|>"
+
+
+ANSWER = JsonSchema('{"type": "object", "required": ["n"]}')
+
+
+def answer_guide(tools: str, **fields: Any) -> Guide:
+    usual: dict[str, Any] = {"reasoning": "passthrough", "parallel": True, "starts_open": None}
+    return answer_or_calls(tools=tools, offered=STRICT, answer=ANSWER, **{**usual, **fields})
+
+
+@pytest.mark.parametrize("tools", sorted(TOOLS))
+def test_an_answer_in_a_form_leaves_the_model_free_to_call(tools: str) -> None:
+    found = answer_guide(tools)
+    form = tag_of(found)
+    assert form["type"] == "or"
+    called = written(form["elements"][-1], "lookup_tide")
+    (call,) = joined(parse([called], found.tools))
+    assert (call["call"], call["complete"]) == ("lookup_tide", True)
+    answered = {"harmony": '<|channel|>final<|message|>{"n": 1}'}.get(tools, '{"n": 1}')
+    assert joined(parse([answered], found.tools)) == [{"text": '{"n": 1}'}]
+
+
+def test_an_answer_in_a_form_is_one_call_at_most_where_one_is_allowed() -> None:
+    assert tag_of(answer_guide("qwen", parallel=False))["elements"][1]["stop_after_first"] is True
+    listed = tag_of(answer_guide("json", parallel=False))["elements"][1]["json_schema"]
+    assert listed["maxItems"] == 1
+
+
+def test_tools_that_are_not_strict_get_any_object_beside_an_answer() -> None:
+    calls = tag_of(answer_guide("qwen"))["elements"][1]
+    assert [one["content"]["json_schema"] for one in calls["tags"]] == [TIDE, {"type": "object"}]
+
+
+def test_an_answer_or_calls_wait_for_open_reasoning() -> None:
+    form = tag_of(answer_guide("qwen", reasoning="deepseek_r1", starts_open=True))
+    assert form["elements"][0]["end"] == "</think>"
+    assert form["elements"][1]["type"] == "or"
+
+
+def raw(pieces: list[str], starts_open: bool | None) -> list[dict[str, Any]]:
+    offered = (ToolSchema("patch", None, None, free_text=True, form=Regex(".+")),)
+    parser = new_parser(reasoning="qwen3", tools=RAW, offered=offered, starts_open=starts_open)
+    deltas = [delta for piece in pieces for delta in parser.feed(piece)]
+    return joined([*deltas, *parser.feed_marker(""), *parser.finish()])
+
+
+def test_the_text_under_a_tools_own_grammar_is_its_input() -> None:
+    text = 'Hm.</think>*** "add"\n\\ 🌊 <tool_call> \n'
+    call = {"call": "patch", "complete": True}
+    arguments = json.dumps({"input": '*** "add"\n\\ 🌊 <tool_call> \n'}, ensure_ascii=False)
+    expected = [{"reasoning": "Hm."}, {**call, "arguments": arguments}]
+    assert raw([text], True) == expected
+    for cut in range(len(text)):
+        assert raw([text[:cut], text[cut:]], True) == expected
+    assert raw([], False) == [{**call, "arguments": '{"input": ""}'}]
+    assert {"<think>", "</think>"} <= markers("qwen3", RAW)
+
+
+def test_a_raw_call_ends_with_the_output_only() -> None:
+    parser = new_parser(
+        reasoning="passthrough",
+        tools=RAW,
+        offered=(ToolSchema("patch", None, None, free_text=True),),
+        starts_open=None,
+    )
+    assert not parser.reasoning
+    assert not any(isinstance(delta, ToolCallEnd) for delta in parser.feed("text"))
+    assert isinstance(parser.finish()[-1], ToolCallEnd)

@@ -59,12 +59,13 @@ def test_two_cuts_anywhere_do_not_matter(case: Transcript) -> None:
 
 
 @pytest.mark.parametrize("case", SHORT, ids=str)
-def test_every_prefix_parses_alike_in_one_piece_and_in_characters(case: Transcript) -> None:
+def test_every_prefix_parses_alike_in_one_piece_and_in_two(case: Transcript) -> None:
     complete = calls(case.expected)
     for end in range(len(case.text)):
         prefix = case.text[:end]
         parts = case.parse([prefix])
-        assert parts == case.parse(pieces(prefix, 5))
+        # Not in the middle: what is held back at the end is what can differ.
+        assert parts == case.parse([prefix[:-3], prefix[-3:]])
         assert_a_beginning(calls(parts), complete)
 
 

@@ -148,10 +148,25 @@ async def test_a_turn_stays_on_its_worker() -> None:
     pool = Pool([Worker(engine) for engine in engines], RoundRobin())
     for turn in ("x", "x", "y", "x"):
         await take(pool, of_turn(turn))
-    assert [len(engine.requests) for engine in engines] == [3, 0, 1]
-    place = pool.place_of("x")
-    assert place is not None
-    assert (place.worker.address, place.reason) == ("a", "the turn's worker")
+    assert [len(engine.requests) for engine in engines] == [3, 1, 0]
+    worker = pool.worker_of("x")
+    assert worker is not None
+    assert worker.address == "a"
+
+
+async def test_a_plan_is_kept_to_and_does_not_take_a_turn_of_the_policys() -> None:
+    engines = [ScriptedEngine(name, *[tokens(1)] * 4) for name in "abc"]
+    pool = Pool([Worker(engine) for engine in engines], RoundRobin())
+    for number, expected in enumerate("abcab"):
+        place = pool.plan(of_turn(str(number)))
+        assert place is not None
+        assert (place.worker.address, place.reason) == (expected, "round_robin")
+        await take(pool, of_turn(str(number)))
+        assert pool.worker_of(str(number)) is place.worker
+
+
+async def test_without_workers_there_is_no_plan() -> None:
+    assert Pool([], RoundRobin()).plan(of_turn("x")) is None
 
 
 async def test_a_turn_whose_worker_fails_moves_and_stays_there() -> None:

@@ -1,0 +1,85 @@
+"""What lies around the routes: who is let in, what is counted, and the outermost edge.
+
+An application without them comes in and has them when it leaves.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+
+from fastapi import FastAPI
+
+from smg.model import ModelDirectory, ServedModel
+from smg.settings import Settings
+from smg.telemetry import CONTENT_TYPE, Telemetry, published
+from smg.tokens.cache import Hits
+from smg.tracing import Traced, tracing
+from smg.web import metrics
+from smg.web.admission import Admission, Doors
+from smg.web.auth import owner_check
+from smg.web.edge import Edge
+from smg.web.gate import GateRules
+from smg.web.measured import Measured
+from smg.workers.worker import Worker
+
+
+def new_doors(settings: Settings) -> Doors:
+    """How much work is let in."""
+    common = GateRules(
+        places=settings.max_concurrent_requests,
+        waiting=settings.queue_size,
+        wait_s=settings.queue_timeout_secs,
+        per_second=settings.rate_limit_tokens_per_second,
+    )
+    each = replace(
+        common,
+        places=settings.key_max_concurrent_requests,
+        per_second=settings.key_rate_limit_tokens_per_second,
+    )
+    return Doors(common, each)
+
+
+class Watched:
+    """What there is to be looked at while the gateway runs."""
+
+    def __init__(self, models: ModelDirectory, entrance: Doors) -> None:
+        self._models = models
+        self.entrance = entrance
+
+    def workers(self) -> Sequence[Worker]:
+        """Every worker of every model."""
+        return [worker for model in self._models.all() for worker in model.pool.workers]
+
+    def hits(self) -> Mapping[str, Hits]:
+        """What was found in the tokenizer caches."""
+        models = (model for model in self._models.all() if isinstance(model, ServedModel))
+        return {model.name: model.builder.hits for model in models}
+
+    def doors(self) -> Mapping[str, int]:
+        """How many requests run, wait, and were refused."""
+        return self.entrance.states
+
+
+@contextmanager
+def surrounded(
+    app: FastAPI, settings: Settings, watched: Watched, telemetry: Telemetry
+) -> Generator[None, None, None]:
+    """Put the layers around an application; metrics on a port of their own end with the block.
+
+    Raises:
+        ConfigError: that port is taken, or what sends traces is not installed.
+    """
+    owner_of = owner_check(settings.api_key)
+    telemetry.watch(watched)
+    if settings.metrics_port is None:
+        app.include_router(metrics.new_router(telemetry.page, CONTENT_TYPE, owner_of))
+    app.add_middleware(Admission, doors=watched.entrance, owner_of=owner_of)
+    app.add_middleware(Measured, record=telemetry.request)
+    port = settings.metrics_port
+    with (
+        nullcontext() if port is None else published(telemetry, settings.metrics_host, port),
+        tracing(settings.otlp_endpoint) as tracer,
+    ):
+        app.add_middleware(Traced, tracer=tracer)
+        app.add_middleware(Edge)
+        yield

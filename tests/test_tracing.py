@@ -1,0 +1,117 @@
+"""A trace goes through the gateway: in by HTTP headers, out by gRPC metadata."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from smg.errors import ConfigError
+from smg.tracing import Traced, outgoing, tracing
+from tests.e2e.gateway import MODEL, served
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize("path", ["/responses", "/chat/completions"])
+async def test_a_clients_trace_reaches_the_worker(tmp_path: Path, path: str) -> None:
+    async with served(tmp_path, tools=False) as gateway:
+        body: dict[str, Any] = {"model": MODEL, "input": "hello"}
+        if path != "/responses":
+            body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
+        headers = {"traceparent": PARENT, "tracestate": "vendor=1", "baggage": "secret=1"}
+        assert (await gateway.http.post(path, json=body, headers=headers)).status_code == 200
+        sent = (await gateway.engine.arrived()).metadata
+        assert sent["traceparent"] == PARENT
+        assert sent["tracestate"] == "vendor=1"
+        assert "baggage" not in sent
+
+
+@pytest.mark.parametrize("header", [None, "nonsense", "00-" + "0" * 32 + "-" + "0" * 16 + "-01"])
+async def test_without_a_trace_the_worker_gets_none(tmp_path: Path, header: str | None) -> None:
+    async with served(tmp_path, tools=False) as gateway:
+        headers = {"traceparent": header} if header else {}
+        body = {"model": MODEL, "input": "hello"}
+        assert (
+            await gateway.http.post("/responses", json=body, headers=headers)
+        ).status_code == 200
+        assert "traceparent" not in (await gateway.engine.arrived()).metadata
+
+
+def test_outside_a_request_there_is_no_trace() -> None:
+    assert outgoing() == ()
+
+
+class Spans:
+    """An application within traces, and the spans it leaves."""
+
+    def __init__(self, status: int = 200) -> None:
+        """With status 0 it fails without an answer."""
+        self.exporter = InMemorySpanExporter()
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.seen: dict[str, str] = {}
+        self._status = status
+        self.app = Traced(self._answer, provider.get_tracer("test"))
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.seen = dict(outgoing())
+        if self._status:
+            await PlainTextResponse("", self._status)(scope, receive, send)
+            return
+        raise ValueError("a bug")
+
+    async def ask(self, *headers: tuple[bytes, bytes]) -> Any:
+        scope = {"type": "http", "method": "GET", "path": "/x", "headers": list(headers)}
+
+        async def receive() -> dict[str, Any]:
+            raise NotImplementedError
+
+        async def send(message: object) -> None:
+            pass
+
+        await self.app(scope, receive, send)
+
+
+async def test_a_request_is_a_span_of_the_clients_trace_and_the_parent_of_what_follows() -> None:
+    spans = Spans()
+    await spans.ask((b"traceparent", PARENT.encode()))
+    [span] = spans.exporter.get_finished_spans()
+    assert span.context is not None
+    assert format_trace_id(span.context.trace_id) == TRACE
+    own = format_span_id(span.context.span_id)
+    assert spans.seen["traceparent"] == f"00-{TRACE}-{own}-01"
+    assert dict(span.attributes or {}) == {
+        "http.request.method": "GET",
+        "http.response.status_code": 200,
+    }
+    assert outgoing() == ()
+
+
+async def test_without_a_clients_trace_a_new_one_begins() -> None:
+    spans = Spans()
+    await spans.ask()
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", spans.seen["traceparent"])
+
+
+async def test_failures_show_in_the_span() -> None:
+    spans = Spans(503)
+    await spans.ask()
+    crashing = Spans(0)
+    with pytest.raises(ValueError, match="a bug"):
+        await crashing.ask()
+    for each in (spans, crashing):
+        [span] = each.exporter.get_finished_spans()
+        assert span.status.status_code is StatusCode.ERROR
+
+
+def test_what_sends_traces_must_be_installed() -> None:
+    with pytest.raises(ConfigError, match="smg\\[otel\\]"), tracing("http://127.0.0.1:1"):
+        pass
