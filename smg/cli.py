@@ -35,6 +35,7 @@ def _run(words: list[str]) -> int:
 
 def _settings(words: list[str], description: str) -> Settings:
     parser = new_parser(description)
+    parser.usage = "smg [COMMAND] [--flag value ...]"
     parser.add_argument("-V", "--version", action="version", version=f"smg {__version__}")
     add_flags(parser)
     return read(vars(parser.parse_args(words)), os.environ)

@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "completions": WORDS | {"agent", "choices", "web"},
     "embeddings": {"engines", "errors", "web"},
     "lab": {"errors", "parsers", "settings", "web"},
-    "startup": WORDS | PIPES | {"mcp", "model", "settings", "workers"},
+    "startup": WORDS | PIPES | {"mcp", "model", "settings", "tracing", "workers"},
     "discovery": WORDS
     | {"engines", "fleet", "model", "settings", "startup", "upstream", "workers"},
     "app": WORDS

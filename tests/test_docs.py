@@ -31,7 +31,10 @@ OTHER_FLAGS = {
     *("--help", "--version", "--once"),  # smg, smg demo
     *("--update-golden", "--update-cassettes"),  # pytest
 }
-OTHER_VARIABLES = {"SMG_API_KEY"}  # Also the client's, in docs/clients.md.
+OTHER_VARIABLES = {
+    "SMG_API_KEY",  # Also the client's, in docs/clients.md.
+    *("SMG_VLLM_PYTHON", "SMG_MLX_PYTHON"),  # make test-engines
+}
 
 
 def name(page: Path) -> str:

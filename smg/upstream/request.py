@@ -13,7 +13,7 @@ from smg.errors import InvalidRequest
 from smg.items import ImagePart, Item, Part
 from smg.tokens.messages import new_messages, text_of
 from smg.tokens.prompt import offered_names, tool_definition
-from smg.turn import Constraint, JsonSchema, Sampling, ToolChoice, Turn
+from smg.turn import Constraint, FunctionTool, JsonSchema, Offer, Sampling, ToolChoice, Turn
 
 Json = dict[str, Any]
 
@@ -136,10 +136,17 @@ def _tools(turn: Turn, step: Generate) -> Json:
     # A call that was forced has been made by now; the model may answer.
     choice = turn.tools.choice if step.number == 0 else ToolChoice()
     return {
-        "tools": [tool_definition(offer) for offer in offers],
+        "tools": [_tool(offer) for offer in offers],
         "tool_choice": _choice(choice),
         "parallel_tool_calls": turn.tools.parallel,
     }
+
+
+def _tool(offer: Offer) -> Json:
+    definition = tool_definition(offer)
+    if isinstance(offer.tool, FunctionTool) and offer.tool.strict is not None:
+        definition["function"]["strict"] = offer.tool.strict
+    return definition
 
 
 def _choice(choice: ToolChoice) -> str | Json:

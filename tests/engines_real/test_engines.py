@@ -36,11 +36,15 @@ ANSWER: Any = {
 
 
 @cache
-def no_blanks() -> dict[str, float]:
-    """A bias against blanks: JSON allows as many as one likes, and a random model likes many."""
+def terse() -> dict[str, float]:
+    """A bias against blanks, of which JSON allows any number and a random model likes many.
+
+    And against thoughts, which may come before anything and need have no end.
+    """
     tokenizer = Tokenizer.load(locate(str(MODEL_PATH)))
     texts = [(token, tokenizer.token_text(token)) for token in range(tokenizer.vocab_size)]
-    return {str(token): -100 for token, text in texts if text and not text.strip()}
+    blank = {token for token, text in texts if not text.strip() or text == "<think>"}
+    return {str(token): -100 for token in blank}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,22 +131,20 @@ async def test_an_answer_fits_its_schema(bench: Bench) -> None:
         with pytest.raises(openai.BadRequestError, match="response_format"):
             await bench.chat(response_format=form)
         return
-    answer = await bench.chat(
-        response_format=form, max_completion_tokens=400, logit_bias=no_blanks()
-    )
+    answer = await bench.chat(response_format=form, max_completion_tokens=400, logit_bias=terse())
     assert answer.choices[0].finish_reason == "stop"
     assert json.loads(answer.choices[0].message.content)["answer"] in ("yes", "no")
 
 
 async def test_a_call_that_is_required_is_made(bench: Bench) -> None:
-    function = {"name": "decide", "parameters": ANSWER}
+    function = {"name": "decide", "parameters": ANSWER, "strict": True}
     fields = {"tools": [{"type": "function", "function": function}], "tool_choice": "required"}
     if not bench.kind.constrains:
         with pytest.raises(openai.BadRequestError, match="tool_choice"):
             await bench.chat(**fields)
         return
     answer = await bench.chat(
-        **fields, parallel_tool_calls=False, max_completion_tokens=400, logit_bias=no_blanks()
+        **fields, parallel_tool_calls=False, max_completion_tokens=400, logit_bias=terse()
     )
     (call,) = answer.choices[0].message.tool_calls
     assert call.function.name == "decide"

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +42,10 @@ def delta(finish: str | None = None, **fields: Any) -> dict[str, Any]:
 @dataclass
 class RawServer:
     url: str = ""
-    answers: dict[str, Answer] = field(default_factory=dict)
+    answers: dict[str, Answer | Callable[[Any], Answer]] = field(default_factory=dict)
+    """What each path answers, or what makes the answer of the request's body."""
+    forward: Callable[[str, Any], Awaitable[Answer]] | None = None
+    """Who answers paths that are not named."""
     requests: list[tuple[str, dict[str, str], Any]] = field(default_factory=list)
     """Path, headers and body of each, but for the questions about models and health."""
     left: asyncio.Event = field(default_factory=asyncio.Event)
@@ -51,9 +54,10 @@ class RawServer:
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             path, headers, body = await _read_request(reader)
+            told = json.loads(body) if body else None
             if path not in ("/v1/models", "/health", "/version"):
-                self.requests.append((path, headers, json.loads(body) if body else None))
-            answer = self.answers.get(path, as_json({"error": {"message": "no such path"}}, 404))
+                self.requests.append((path, headers, told))
+            answer = await self._answer(path, told)
             writer.write(
                 f"HTTP/1.1 {answer.status} X\r\ncontent-type: {answer.kind}\r\n"
                 "connection: close\r\ntransfer-encoding: chunked\r\n\r\n".encode()
@@ -71,6 +75,14 @@ class RawServer:
             self.left.set()
         finally:
             writer.close()
+
+    async def _answer(self, path: str, body: Any) -> Answer:
+        found = self.answers.get(path)
+        if found is None and self.forward is not None:
+            return await self.forward(path, body)
+        if found is None:
+            return as_json({"error": {"message": "no such path"}}, 404)
+        return found if isinstance(found, Answer) else found(body)
 
 
 async def _read_request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], bytes]:

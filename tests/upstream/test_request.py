@@ -44,7 +44,9 @@ def said(role: str, text: str) -> Message:
 
 HELLO = (said("user", "Hello"),)
 ALWAYS = {"stream": True, "stream_options": {"include_usage": True}}
-WEATHER = Offer("weather", FunctionTool(name="weather", parameters={"required": ["city"]}))
+WEATHER = Offer(
+    "weather", FunctionTool(name="weather", parameters={"required": ["city"]}, strict=True)
+)
 NOTES = Offer("notes", CustomTool(name="notes"))
 SEARCH = Offer("search", ServerTool(server="web", name="find", description="Find."))
 
@@ -130,7 +132,9 @@ def test_a_file_is_refused() -> None:
 def test_tools_are_functions() -> None:
     told = body(turn(tools=ToolSet(offers=(WEATHER, NOTES), parallel=False)))
     assert [tool["function"]["name"] for tool in told["tools"]] == ["weather", "notes"]
+    assert told["tools"][0]["function"]["strict"] is True
     assert told["tools"][1]["function"]["parameters"]["required"] == ["input"]
+    assert "strict" not in told["tools"][1]["function"]
     assert (told["tool_choice"], told["parallel_tool_calls"]) == ("auto", False)
 
 

@@ -128,12 +128,12 @@ def test_of_two_the_less_busy_is_first_and_the_busiest_never() -> None:
     assert {first(policy, PROMPT, [a, b, c]) for _ in range(50)} == {"a", "b"}
 
 
-def test_of_two_that_tell_it_the_one_with_the_emptier_cache_is_first() -> None:
+def test_of_two_with_as_many_the_one_with_the_emptier_cache_is_first() -> None:
     policy, (a, b) = PowerOfTwo(chance=random.Random(1)), fleet("ab")
     a.load, b.load = EngineLoad(token_usage=0.9), EngineLoad(token_usage=0.1)
-    b.in_flight = 5
-    ranking = policy.rank(PROMPT, [a, b])
-    assert (ranking.workers[0], ranking.reason) == (b, "power_of_two: emptier KV cache")
+    assert {first(policy, PROMPT, [a, b]) for _ in range(20)} == {"b"}
+    b.in_flight = 1
+    assert {first(policy, PROMPT, [a, b]) for _ in range(20)} == {"a"}
 
 
 def test_the_least_loaded_has_the_fewest_tokens_and_not_the_fewest_generations() -> None:

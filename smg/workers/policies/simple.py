@@ -67,9 +67,10 @@ class PowerOfTwo(Policy):
         """The better of two, the other, then the rest by their load."""
         del prompt
         drawn = self._chance.sample(workers, len(workers))
-        pair, rest = drawn[:2], sorted(drawn[2:], key=by_requests)
-        usages = [worker.load.token_usage for worker in pair if worker.load is not None]
-        if len(usages) == 2 and usages[0] != usages[1]:
-            pair = pair if usages[0] < usages[1] else pair[::-1]
-            return Ranking((*pair, *rest), "power_of_two: emptier KV cache")
-        return Ranking((*sorted(pair, key=by_requests), *rest), "power_of_two: fewer generations")
+        ranked = (*sorted(drawn[:2], key=_busyness), *sorted(drawn[2:], key=_busyness))
+        return Ranking(ranked, "power_of_two")
+
+
+def _busyness(worker: Worker) -> tuple[int, float]:
+    # A report is old when it is used: many would follow the same one to the same worker.
+    return by_requests(worker), worker.load.token_usage if worker.load else 0.0
