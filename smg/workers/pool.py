@@ -150,39 +150,35 @@ class Pool:
             with worker.busy(_weight(prompt)) as visit:
                 async with aclosing(worker.engine.generate(new_request_id(), prompt)) as chunks:
                     try:
-                        chunk = await self._next(visit, chunks)
+                        first = await anext(chunks)
                     except EngineError as error:
+                        self._failed(visit, error)
                         attempts.failed(worker, error)
                         continue
-                    first_at = time.monotonic()
-                    self._observer.first_token(worker, first_at - asked_at)
+                    self._observer.first_token(worker, time.monotonic() - asked_at)
+                    first_at, is_reading = time.monotonic(), False
                     try:
-                        while chunk is not None:  # From here on there is no second try.
+                        visit.hear(first)
+                        yield first  # From here on there is no second try.
+                        is_reading = True
+                        async for chunk in chunks:
+                            visit.hear(chunk)
+                            is_reading = False
                             yield chunk
-                            chunk = await self._next(visit, chunks)
+                            is_reading = True
+                    except EngineError as error:
+                        # It may also be thrown in by whoever reads: not the worker's doing.
+                        if is_reading:
+                            self._failed(visit, error)
+                        raise
                     finally:  # Readers may leave with the last chunk, or before it.
                         self._observer.finished(worker, time.monotonic() - first_at, visit)
                     return
         raise attempts.error()
 
-    async def _next(
-        self, visit: Visit, chunks: AsyncGenerator[EngineChunk, None]
-    ) -> EngineChunk | None:
-        """The next chunk, counted; `None` at the end. Only what fails here is the worker's doing.
-
-        An error may also be thrown in by whoever reads the pool's chunks.
-        """
-        try:
-            chunk = await anext(chunks, None)
-        except EngineError as error:
-            visit.fail(error)
-            self._observer.failed(visit.worker, error)
-            raise
-        if chunk is not None:
-            visit.hear(len(chunk.ids))
-            if chunk.usage is not None:
-                visit.cached_tokens = chunk.usage.cached_tokens
-        return chunk
+    def _failed(self, visit: Visit, error: EngineError) -> None:
+        visit.fail(error)
+        self._observer.failed(visit.worker, error)
 
     async def _next_place(self, attempts: Attempts) -> Place | None:
         """Where to try next, if need be after a pause; `None`: nowhere."""

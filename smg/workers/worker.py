@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from smg.engines.base import Engine, EngineInfo, EngineLoad
+from smg.engines.base import Engine, EngineChunk, EngineInfo, EngineLoad
 from smg.errors import EngineError, PromptRejected, WorkerOverloaded
 from smg.workers.breaker import Breaker
 
@@ -56,15 +56,17 @@ class Visit:
         worker.became_idle.clear()
         worker.queued_tokens += prompt_tokens
 
-    def hear(self, tokens: int) -> None:
+    def hear(self, chunk: EngineChunk) -> None:
         """Note new tokens: with the first of them the prompt is no longer waiting."""
-        worker = self.worker
+        tokens, worker = len(chunk.ids), self.worker
+        self.answer_tokens += tokens
+        worker.running_tokens += tokens
         if not self.spoke:
             self.spoke = True
             worker.queued_tokens -= self.prompt_tokens
             worker.running_tokens += self.prompt_tokens
-        self.answer_tokens += tokens
-        worker.running_tokens += tokens
+        if chunk.usage is not None:
+            self.cached_tokens = chunk.usage.cached_tokens
 
     def fail(self, error: Exception) -> None:
         """Note how it failed; no room and a bad prompt are not the worker's fault."""

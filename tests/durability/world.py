@@ -66,6 +66,8 @@ class World:
     tool_url: str
     stack: AsyncExitStack
     idempotent: bool = False
+    database_url: str = ""
+    """Where the gateways keep their state; else a file in the folder."""
 
     async def start(self, *flags: str) -> "Process":
         """Start a gateway on the one database."""
@@ -78,7 +80,8 @@ class World:
         config.write_text(json.dumps({"mcpServers": {"desk": server}}))
         process = await Process.start(
             *("--worker-urls", self.engine.url, "--model-path", str(MODEL_PATH)),
-            *("--database-url", f"sqlite:///{self.folder / 'smg.db'}"),
+            *("--database-url", self.database_url or f"sqlite:///{self.folder / 'smg.db'}"),
+            *("--seal-key", "one for all gateways"),
             *("--mcp-config-path", str(config), "--lease-seconds", str(LEASE_SECONDS)),
             *("--shutdown-grace-seconds", "0.2", *flags),
         )

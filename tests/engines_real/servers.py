@@ -83,7 +83,6 @@ KINDS = {
                 *("smg_grpc_servicer.mlx.server", "--model", folder, "--port", str(port)),
             ],
             constrains=False,
-            tells_load=False,
         ),
     )
 }

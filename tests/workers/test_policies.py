@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from smg.engines.base import EngineLoad, PromptTokens
+from smg.engines.base import EngineChunk, EngineLoad, PromptTokens
 from smg.settings import Settings
 from smg.workers.policies.base import Policy, PolicyOptions
 from smg.workers.policies.cache import CacheAware, PrefixHash
@@ -146,7 +146,7 @@ def test_what_was_read_weighs_less_than_what_waits() -> None:
     policy, (a, b) = LeastLoad(), fleet("ab")
     with a.busy(5000) as reading, b.busy(1000):
         assert first(policy, PROMPT, [a, b]) == "b"
-        reading.hear(1)
+        reading.hear(EngineChunk([1]))
         assert first(policy, PROMPT, [a, b]) == "a"
 
 
