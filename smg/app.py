@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import secrets
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from smg.responses.context import ApprovalRules
 from smg.responses.kitchen import Kitchen
 from smg.responses.recovery import Recovery
 from smg.responses.runs import Durability, Runs
+from smg.retention import Retention
 from smg.seal import Seal, kept_secret
 from smg.settings import Settings
 from smg.startup import new_limits, new_toolbox, now
@@ -191,6 +193,9 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         recovery = Recovery(runs, kitchen, lambda label, tool: is_idempotent(toolbox, label, tool))
         stack.push_async_callback(recovery.close)
         await recovery.start()
+        retention = Retention(store, settings.retention_days, time.time)
+        stack.push_async_callback(retention.close)
+        retention.start()
         file = Path(settings.mcp_config_path) if settings.mcp_config_path else None
         reload = ConfigReload(file, os.environ, toolbox)
         app = new_app(settings, models, toolbox, kitchen, runs)

@@ -336,6 +336,14 @@ class Settings:
         metavar="URL",
     )
 
+    retention_days: float = option(
+        30.0,
+        "Storage",
+        "how long finished responses are kept; 0: for ever. Conversations always are",
+        metavar="DAYS",
+        least=0,
+    )
+
     api_key: tuple[str, ...] = option(
         (), "Security", "keys clients must send; each sees only its own data", secret=True
     )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from smg.errors import StorageError
+from smg.faults import reached
 from smg.storage.base import JournalStore
 from smg.storage.records import EventBatch, Lease
 from smg.web.feed import Feed
@@ -86,6 +87,7 @@ class EventLog:
         batches = [(stream.lease, stream.taken()) for stream in streams]
         for stream in streams:
             stream.landed.clear()
+        reached("events-before")
         try:
             held = await self._journal.append_events(batches)
         except StorageError as error:
@@ -96,6 +98,7 @@ class EventLog:
                 stream.next_sequence = batch.first_sequence
                 stream.landed.set()
             return
+        reached("events-after")
         for stream, (_, batch), ours in zip(streams, batches, held, strict=True):
             stream.lost = not ours
             if ours:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from smg.agent.loop import Action, CallTools, Progress
 from smg.errors import Conflict, StorageError
 from smg.events import Event, Outcome, TurnFinished
+from smg.faults import reached
 from smg.item_json import to_json
 from smg.items import Item
 from smg.responses.adorn import Adornment
@@ -163,6 +164,7 @@ class Outlet:
                 rest = [*frames, *self._frames([event])]
         self._live.end(event, body)
         self._live.feed.push(rest)
+        reached("end-shown")
 
     async def _unwritten(self) -> list[bytes]:
         """The frames that still wait for the log: they go with the end."""
@@ -177,11 +179,13 @@ class Outlet:
         first = self._stream.next_sequence if self._stream else 0
         frames = rest if self._stream else [*self._live.feed.frames, *rest]
         given = self._adornment.items(order.turn.input)
+        reached("save-before")
         await self._ways.store.responses.save(
             finished(order, given, event, body),
             lease=self._lease,
             events=EventBatch(first, frames) if frames else None,
         )
+        reached("save-after")
 
 
 def _unsaved(event: TurnFinished, error: StorageError) -> TurnFinished:
@@ -205,11 +209,15 @@ class StepJournal:
         last one and the results since.
         """
         if isinstance(action, CallTools):
+            reached("calls-before")
             await self._append("calls", progress_to_json(progress))
+            reached("calls-after")
 
     async def answered(self, call: Item) -> None:
         """Store a call's result."""
+        reached("result-before")
         await self._append("result", to_json(call))
+        reached("result-after")
 
     async def _append(self, kind: str, state: Json) -> None:
         step = Step(number=self._next, kind=kind, state=state)

@@ -10,6 +10,7 @@ from smg.agent.loop import AgentLoop, Progress
 from smg.agent.run import Crew, Journal, NoJournal, Tools, run_turn
 from smg.errors import Conflict, GatewayError, NotFound
 from smg.events import Usage
+from smg.faults import reached
 from smg.responses.adorn import Adornment
 from smg.responses.event_log import EventLog
 from smg.responses.kitchen import Order
@@ -21,7 +22,7 @@ from smg.responses.saved_order import order_to_json
 from smg.seal import Seal
 from smg.storage.base import Store
 from smg.storage.records import UNFINISHED, Lease, Step
-from smg.turn import NewId, Now, ServerTool
+from smg.turn import NewId, Now, ServerTool, ToolResult
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ class Runs:
                 self.durability.lease_seconds,
                 Step(number=0, kind="order", state=order_to_json(order)),
             )
+            reached("order-begun")
         await self._reserve(order, key)
         outlives = order.stored and self.durability.on_disconnect == "continue"
         live = Live(order, outlives_client=outlives or order.background)
@@ -140,6 +142,7 @@ class Runs:
                 ttl = turn.limits.wall_seconds + LOCK_MARGIN_SECONDS
                 conversations = self._store.conversations
                 await conversations.lock(order.conversation_id, turn.owner, turn.id, ttl)
+                reached("conversation-locked")
         except (GatewayError, Repeated):
             await self._withdraw(order, key)
             raise
@@ -149,6 +152,7 @@ class Runs:
         earlier = await journal.remember_key(turn.owner, key.key, key.asked, turn.id)
         if earlier is not None:
             raise Repeated(earlier)
+        reached("key-bound")
 
     async def _answer(self, order: Order) -> None:
         turn = order.turn
@@ -235,6 +239,7 @@ class Runs:
             log.warning("Response %s ended elsewhere; this process lets it go", order.turn.id)
         finally:
             if order.conversation_id is not None:
+                reached("unlock-before")
                 await self._store.conversations.unlock(
                     order.conversation_id, order.turn.owner, order.turn.id
                 )
@@ -247,7 +252,7 @@ class Runs:
         if outlet.lease is not None:
             next_step = restart.next_step if restart else 1
             journal = StepJournal(self._store.journal, outlet.lease, next_step)
-        tools = order.tools or self._tools
+        tools = _Perilous(order.tools or self._tools)
         try:
             if restart is not None:
                 await restart.prelude(loop, outlet)
@@ -298,6 +303,19 @@ class Runs:
             log.debug("The lease of %s is gone", lease.response_id)
         except GatewayError as error:
             log.warning("The lease of %s was not renewed: %s", lease.response_id, error)
+
+
+class _Perilous:
+    """Tools whose calls can be the last thing that this process does."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    async def call(self, server: str, name: str, arguments: str) -> ToolResult:
+        reached("call-before")
+        result = await self._tools.call(server, name, arguments)
+        reached("call-after")
+        return result
 
 
 def _is_durable(order: Order) -> bool:

@@ -331,6 +331,10 @@ class Store(Protocol):
         """What unfinished responses need."""
         ...
 
+    async def give_back(self, pages: int) -> int:
+        """Return up to so many unused pages to the disk; how many are still unused."""
+        ...
+
     async def close(self) -> None:
         """Finish what is being written and let the database go."""
         ...

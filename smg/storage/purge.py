@@ -1,15 +1,16 @@
-"""How responses go away: buried first, removed when nothing that lives continues them.
+"""How what is old goes away. Responses are buried first, removed when nothing alive continues them.
 
 Functions inside somebody else's transaction.
 """
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Connection, delete, exists, literal, select, update
+from sqlalchemy import Connection, Table, delete, exists, literal, select, tuple_, update
+from sqlalchemy.sql import ColumnElement
 
 from smg.storage.records import UNFINISHED
 from smg.storage.rows import IDS_AT_ONCE, drop_response_items
-from smg.storage.tables import events, idempotency_keys, responses, steps
+from smg.storage.tables import approvals, events, idempotency_keys, items, responses, steps
 
 
 def bury(connection: Connection, ids: Collection[str]) -> None:
@@ -60,7 +61,10 @@ def _unneeded(connection: Connection, ids: Collection[str]) -> Sequence[str]:
 
 
 def purge_expired(connection: Connection, before: int, limit: int) -> int:
-    """Bury a batch of finished responses made before this time, and remove a batch of buried."""
+    """Bury a batch of finished responses made before this time, and remove a batch of buried.
+
+    A batch of idempotency keys and answered approvals goes too. Returns how many rows changed.
+    """
     old = responses.c.created_at < before
     aged = (
         select(responses.c.id)
@@ -80,5 +84,35 @@ def purge_expired(connection: Connection, before: int, limit: int) -> int:
         .limit(limit)
     )
     removed = remove_unneeded(connection, (connection.scalars(leaves)).all())
-    connection.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < before))
-    return len(expired) + removed
+    return len(expired) + removed + _forget_old(connection, before, limit)
+
+
+def _forget_old(connection: Connection, before: int, limit: int) -> int:
+    # While the request can still be seen its answer stays: without it, a second yes would count.
+    is_asked = exists().where(
+        items.c.item_id == approvals.c.request_id, items.c.owner == approvals.c.owner
+    )
+    keys = idempotency_keys.c
+    return _remove(connection, idempotency_keys, keys.created_at < before, limit) + _remove(
+        connection, approvals, (approvals.c.created_at < before) & ~is_asked, limit
+    )
+
+
+def _remove(connection: Connection, table: Table, which: ColumnElement[bool], limit: int) -> int:
+    key = tuple(table.primary_key.columns)
+    batch = select(*key).where(which).limit(limit)
+    gone = delete(table).where(tuple_(*key).in_(batch)).returning(*key)
+    return len(connection.execute(gone).all())
+
+
+def give_back(connection: Connection, pages: int) -> int:
+    """Return up to so many unused pages of a SQLite file to the disk; how many are left."""
+    # Each row of the pragma's answer is a page: it is the fetching that frees them. The rows have
+    # no columns, so that SQLAlchemy would take it for a statement without an answer.
+    driver = connection.connection.cursor()
+    try:
+        driver.execute(f"PRAGMA incremental_vacuum({pages})")
+        driver.fetchall()
+    finally:
+        driver.close()
+    return int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())

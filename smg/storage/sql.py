@@ -2,6 +2,7 @@
 
 from typing import Self
 
+from smg.storage import purge
 from smg.storage.approvals import SqlApprovals
 from smg.storage.conversations import SqlConversations
 from smg.storage.database import BUSY_SECONDS, Database, Synchronous, open_database
@@ -46,6 +47,12 @@ class SqlStore:
             await database.close()
             raise
         return cls(database)
+
+    async def give_back(self, pages: int) -> int:
+        """Return a little unused space to the disk; how many pages are still unused."""
+        if not self._database.is_sqlite:
+            return 0  # PostgreSQL's own vacuum looks after that.
+        return await self._database.write(lambda c: purge.give_back(c, pages))
 
     async def close(self) -> None:
         """Finish what is being written and let the database go."""
