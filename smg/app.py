@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import secrets
-import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from smg import __version__
 from smg.chat import routes as chat
 from smg.completions import routes as completions
 from smg.conversations import routes as conversations
+from smg.directory import ModelDirectory
 from smg.discovery.fleet import Fleet
 from smg.embeddings import routes as embeddings
 from smg.errors import GatewayError
@@ -30,7 +30,6 @@ from smg.mcp import routes as mcp
 from smg.mcp.reload import ConfigReload
 from smg.mcp.request_servers import RequestServer, RequestServers
 from smg.mcp.toolbox import Toolbox
-from smg.model import ModelDirectory
 from smg.responses import routes as responses
 from smg.responses.approvals import ApprovalRoutes
 from smg.responses.context import ApprovalRules
@@ -193,9 +192,7 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         recovery = Recovery(runs, kitchen, lambda label, tool: is_idempotent(toolbox, label, tool))
         stack.push_async_callback(recovery.close)
         await recovery.start()
-        retention = Retention(store, settings.retention_days, time.time)
-        stack.push_async_callback(retention.close)
-        retention.start()
+        await stack.enter_async_context(Retention(store, settings.retention_days, now))
         file = Path(settings.mcp_config_path) if settings.mcp_config_path else None
         reload = ConfigReload(file, os.environ, toolbox)
         app = new_app(settings, models, toolbox, kitchen, runs)

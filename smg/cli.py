@@ -1,4 +1,4 @@
-"""The command line: `smg --worker-urls ...`, `smg demo`, `smg db upgrade`, `smg parse`."""
+"""The command line: `smg --worker-urls ...`, `smg demo`, `smg db`, `smg parse`."""
 
 import asyncio
 import os
@@ -45,8 +45,8 @@ def _launch(words: list[str]) -> int:
     settings = _settings(
         words,
         "A gateway from the OpenAI Responses API to inference engines. Commands: smg [launch] "
-        "FLAGS, smg demo, smg db upgrade, smg approvals, smg parse. Every flag is an environment "
-        "variable too.",
+        "FLAGS, smg demo, smg workers, smg db upgrade, smg approvals, smg parse. Every flag is an "
+        "environment variable too.",
     )
     set_up(settings.log_level, as_json=settings.log_json)
     from smg.server import serve  # noqa: PLC0415 - `smg --help` need not load the libraries.
@@ -65,18 +65,9 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
 
 
 def _database(words: list[str]) -> int:
-    if words[:1] != ["upgrade"]:
-        raise ConfigError("smg db: the command is `smg db upgrade`")
-    settings = _settings(words[1:], "Bring the database up to date.")
-    set_up(settings.log_level, as_json=settings.log_json)
-    from smg.app import database_url  # noqa: PLC0415
-    from smg.server import shown_url  # noqa: PLC0415
-    from smg.storage.migrations import upgrade  # noqa: PLC0415
+    from smg.db_command import run  # noqa: PLC0415
 
-    url = database_url(settings)
-    asyncio.run(upgrade(url))
-    sys.stdout.write(f"{shown_url(url)} is up to date\n")
-    return 0
+    return run(words)
 
 
 def _parse(words: list[str]) -> int:
@@ -101,11 +92,20 @@ def _approvals(words: list[str]) -> int:
     return run_approvals(words)
 
 
+def _workers(words: list[str]) -> int:
+    settings = _settings(words, "Show what each worker is, and how it is.")
+    set_up(settings.log_level, as_json=settings.log_json)
+    from smg.discovery.command import run  # noqa: PLC0415
+
+    return run(settings)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "launch": _launch,
     "start": _launch,
     "demo": _demo,
     "db": _database,
+    "workers": _workers,
     "approvals": _approvals,
     "parse": _parse,
 }

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from fastapi import FastAPI
 
-from smg.model import ModelDirectory, ServedModel
+from smg.directory import ModelDirectory
+from smg.model import ServedModel
 from smg.settings import Settings
 from smg.telemetry import CONTENT_TYPE, Telemetry, published
 from smg.tokens.cache import Hits

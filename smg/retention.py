@@ -6,9 +6,11 @@ Knows no table, no owner and no HTTP.
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Self
 
 from smg.errors import GatewayError
 from smg.storage.base import Store
@@ -45,12 +47,13 @@ class Retention:
         self._pace = pace or Pace()
         self._watch: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
+    async def __aenter__(self) -> Self:
         """Sweep in the background, from soon on."""
         if self._days > 0:
             self._watch = asyncio.create_task(self._sweeping(), name="retention")
+        return self
 
-    async def close(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop, after the step that is being done."""
         if self._watch is not None:
             self._watch.cancel()
@@ -89,8 +92,8 @@ async def forget(store: Store, before: float, pace: Pace) -> int:
     while step := await store.responses.purge_expired(int(before), pace.rows):
         changed += step
         await asyncio.sleep(pace.pause_seconds)
-    unused = None
-    # What is unused and does not get less is held by another reader, or by an older file's layout.
-    while unused != (unused := await store.give_back(pace.pages)) and unused:
+    unused, left = math.inf, await store.give_back(pace.pages)
+    while 0 < left < unused:  # An older file cannot give any back.
         await asyncio.sleep(pace.pause_seconds)
+        unused, left = left, await store.give_back(pace.pages)
     return changed

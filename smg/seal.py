@@ -8,6 +8,8 @@ import base64
 import binascii
 import os
 import secrets
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -59,11 +61,14 @@ def _bound(purpose: str, owner: str) -> bytes:
 
 def kept_secret(path: Path) -> bytes:
     """The secret in a file of the user's own; made when it is not there."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
-    with os.fdopen(descriptor, "wb") as file:
-        secret = secrets.token_bytes(32)
-        file.write(secret)
-    return secret
+    if not path.exists():
+        descriptor, draft = tempfile.mkstemp(prefix=path.name, dir=path.parent)  # Mode 0600.
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(32))
+            # Appears whole: of gateways that start together one wins, and nobody reads half of it.
+            with suppress(FileExistsError):
+                os.link(draft, path)
+        finally:
+            os.unlink(draft)
+    return path.read_bytes()

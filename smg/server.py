@@ -9,10 +9,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from smg.app import MIB, Gateway, database_url, gateway
-from smg.errors import ConfigError
 from smg.mcp.reload import reloading_at_hangup
 from smg.mcp.toolbox import ServerStatus
 from smg.settings import Settings
+from smg.sockets import bind
 
 log = logging.getLogger(__name__)
 
@@ -25,27 +25,13 @@ async def serve(settings: Settings, started: Started | None = None) -> None:
     Raises:
         ConfigError: something about the set-up is wrong, the address included.
     """
-    listening = bind(settings)
+    listening = bind(settings, shared=settings.processes > 1)
     try:
         async with gateway(settings) as running:
             with reloading_at_hangup(running.reload_tools):
                 await listen(running, listening, started)
     finally:
         listening.close()
-
-
-def bind(settings: Settings) -> socket.socket:
-    """The socket to listen on; taken before anything slow, so that a taken port is told at once."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((settings.host, settings.port))
-    except OSError as error:
-        listening.close()
-        where = f"{settings.host}:{settings.port}"
-        raise ConfigError(f"--host, --port: cannot listen on {where}: {error.strerror}") from error
-    return listening
 
 
 def new_config(app: FastAPI, settings: Settings) -> uvicorn.Config:

@@ -100,6 +100,9 @@ class Settings:
         metavar="N",
         least=0,
     )
+    processes: int = option(
+        1, "Server", "gateways on this port, each a process of its own with the same flags", least=1
+    )
     shutdown_grace_seconds: float = option(
         30.0, "Server", "time running responses have to end at shutdown", least=0
     )

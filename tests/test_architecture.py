@@ -44,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tracing": {"errors"},
     "guidance": {"engines", "errors", "parsers", "tokens", "turn"},
     "model": WORDS | PIPES | {"agent", "decode", "guidance", "workers"},
+    "directory": WORDS | {"agent", "engines", "workers"},
     "upstream": WORDS | PIPES | {"agent", "workers"},
     "mcp": {"errors", "items", "turn"},
     "storage": {"errors", "items", "item_json"},
@@ -58,12 +59,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lab": {"errors", "parsers", "settings", "web"},
     "startup": WORDS | PIPES | {"mcp", "model", "settings", "tracing", "workers"},
     "discovery": WORDS
-    | {"engines", "fleet", "model", "settings", "startup", "upstream", "workers"},
+    | {"directory", "engines", "fleet", "model", "settings", "startup", "upstream", "workers"},
     "app": WORDS
     | {
         "chat",
         "completions",
         "conversations",
+        "directory",
         "discovery",
         "embeddings",
         "lab",
@@ -77,12 +79,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     }
     | {"layers", "storage", "telemetry"}
     | {"web", "__init__"},
-    "layers": {"model", "settings", "telemetry", "tokens", "tracing", "web", "workers"},
-    "server": {"app", "errors", "mcp", "settings"},
+    "layers": {
+        "directory",
+        "model",
+        "settings",
+        "telemetry",
+        "tokens",
+        "tracing",
+        "web",
+        "workers",
+    },
+    "server": {"app", "mcp", "settings", "sockets"},
+    "sockets": {"errors", "settings"},
+    "supervisor": {"errors", "settings", "sockets"},
+    "db_command": {"app", "errors", "logs", "retention", "server", "settings", "storage"},
     "cli": {
         "__init__",
-        "app",
         "approve",
+        "db_command",
         "discovery",
         "errors",
         "lab",

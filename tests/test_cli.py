@@ -32,8 +32,8 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (["start", "--port", "x"], "--port: expected a whole number, got 'x'"),
         (["--nowhere"], "unrecognized arguments: --nowhere"),
         (["serve"], "unknown command 'serve'; there are launch, "),
-        (["db"], "smg db: the command is `smg db upgrade`"),
-        (["db", "drop"], "smg db: the command is `smg db upgrade`"),
+        (["db"], "smg db: the commands are `smg db upgrade`, "),
+        (["db", "drop"], "smg db: the commands are `smg db upgrade`, "),
         (["demo", "--port", "x"], "argument --port: invalid int value: 'x'"),
     ],
 )

@@ -10,11 +10,12 @@ import pytest
 
 from smg.agent.loop import Generate
 from smg.agent.run import Spoken
+from smg.directory import ModelDirectory
 from smg.engines.base import EngineChunk, EngineInfo, EngineLoad, Finish, PromptTokens
 from smg.errors import ContextLengthExceeded, ModelNotFound, WorkerUnavailable
 from smg.events import Usage
 from smg.items import Message, TextPart
-from smg.model import ModelDirectory, Prepared, ServedModel
+from smg.model import Prepared, ServedModel
 from smg.parsers.base import ReasoningText, Text, ToolCallArguments, ToolCallEnd, ToolCallStart
 from smg.parsers.registry import markers
 from smg.testing.vocabulary import MODEL_PATH

@@ -23,7 +23,7 @@ from smg.turn import (
     Turn,
 )
 from smg.web.offers import named, read_choice
-from smg.web.schema import stops, token_bias
+from smg.web.schema import token_bias
 from smg.web.tools import read_tools
 
 
@@ -155,20 +155,9 @@ def _offers(request: ChatRequest) -> tuple[Offer, ...]:
 
 
 def _sampling(request: ChatRequest) -> Sampling:
-    return Sampling(
-        temperature=request.temperature,
-        top_p=request.top_p,
-        top_k=request.top_k,
-        min_p=request.min_p,
-        presence_penalty=request.presence_penalty,
-        frequency_penalty=request.frequency_penalty,
-        repetition_penalty=request.repetition_penalty,
-        min_tokens=request.min_tokens,
-        stop=stops(request.stop),
-        stop_token_ids=tuple(request.stop_token_ids or ()),
+    return replace(
+        request.sampling(),
         include_stop=bool(request.include_stop_str_in_output or request.no_stop_trim),
-        ignore_eos=request.ignore_eos is True,
-        seed=request.seed,
         logit_bias=token_bias(request.logit_bias),
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         keep_special_tokens=request.skip_special_tokens is False,

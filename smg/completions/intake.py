@@ -9,7 +9,7 @@ from smg.agent.run import Model
 from smg.completions.schema import CompletionRequest
 from smg.errors import ContextLengthExceeded, InvalidRequest, PromptRejected
 from smg.turn import Limits, NewId, Now, Sampling, Turn
-from smg.web.schema import stops, token_bias
+from smg.web.schema import token_bias
 
 DEFAULT_TOKENS = 16
 """What OpenAI generates when nobody says how much."""
@@ -173,20 +173,9 @@ def _refusal(name: str, message: str) -> InvalidRequest:
 
 
 def _sampling(request: CompletionRequest) -> Sampling:
-    return Sampling(
-        temperature=request.temperature,
-        top_p=request.top_p,
-        top_k=request.top_k,
-        min_p=request.min_p,
-        presence_penalty=request.presence_penalty,
-        frequency_penalty=request.frequency_penalty,
-        repetition_penalty=request.repetition_penalty,
-        min_tokens=request.min_tokens,
-        stop=stops(request.stop),
-        stop_token_ids=tuple(request.stop_token_ids or ()),
+    return replace(
+        request.sampling(),
         include_stop=request.include_stop_str_in_output is True,
-        ignore_eos=request.ignore_eos is True,
-        seed=request.seed,
         logit_bias=token_bias(request.logit_bias),
         logprobs=request.logprobs,
         keep_special_tokens=request.skip_special_tokens is False,

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from smg.engines.base import Engine, EngineInfo
 from smg.engines.registry import Connection, connect
-from smg.engines.remote import RemoteEngine, Timeouts
+from smg.engines.remote import RemoteEngine
 from smg.errors import ConfigError, EngineError
 from smg.settings import Settings
 from smg.upstream.engine import HttpEngine
@@ -78,11 +78,11 @@ class HttpCandidate:
 
     speaks_http = True
 
-    def __init__(self, url: str, api_key: str | None, timeouts: Timeouts) -> None:
+    def __init__(self, url: str, api_key: str | None, connection: Connection) -> None:
         self.url = url
         self._api_key = api_key
-        self._timeouts = timeouts
-        self._scout = HttpEngine(url, api_key=api_key, timeouts=timeouts)
+        self._connection = connection
+        self._scout = HttpEngine(url, api_key=api_key, timeouts=connection.timeouts)
 
     async def ask(self) -> Sequence[Known]:
         """Ask for its models."""
@@ -98,7 +98,13 @@ class HttpCandidate:
         await self._scout.close()
 
     def _engine(self, model: str) -> HttpEngine:
-        return HttpEngine(self.url, model=model, api_key=self._api_key, timeouts=self._timeouts)
+        return HttpEngine(
+            self.url,
+            model=model,
+            api_key=self._api_key,
+            timeouts=self._connection.timeouts,
+            metadata=self._connection.metadata,
+        )
 
 
 def new_candidates(
@@ -116,7 +122,7 @@ def new_candidates(
     keys = worker_keys(settings, environment)
     try:
         return [
-            HttpCandidate(url, keys.get(url, settings.worker_api_key), connection.timeouts)
+            HttpCandidate(url, keys.get(url, settings.worker_api_key), connection)
             if is_http(url)
             else GrpcCandidate(url, connect(url, settings.backend, connection))
             for url in settings.worker_urls

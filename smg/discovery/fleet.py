@@ -9,13 +9,13 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
+from smg.directory import ModelDirectory, Served
 from smg.discovery.candidates import Candidate, GrpcCandidate, Known, new_candidates
 from smg.discovery.groups import Group, check_told, grouped, main_group, read_aliases, settings_of
 from smg.discovery.halves import check_engines, is_split, new_halves
 from smg.errors import ConfigError, EngineError
 from smg.fleet import new_pool, new_worker
 from smg.ids import new_id
-from smg.model import ModelDirectory, Served
 from smg.settings import Settings, flag_of
 from smg.startup import load_model, new_connection
 from smg.upstream.model import UpstreamModel

@@ -47,13 +47,14 @@ def _read_list(reading: Reading, listed: bool) -> Steps[bool]:
     yield from tape.skip_space()
     while (yield from _read_call(reading)):
         char = yield from tape.skip_space()
+        comma = char == ","
+        if comma:
+            tape.take(tape.at + 1)
+            char = yield from tape.skip_space()  # Python allows a comma behind the last call.
         if char == "]" and listed:
             tape.take(tape.at + 1)
             return True
-        if char == ",":
-            tape.take(tape.at + 1)
-            yield from tape.skip_space()
-        elif listed or not _NAME.fullmatch(char) or not char:
+        if not comma and (listed or not _NAME.fullmatch(char) or not char):
             return not listed
     return reading.calls > before and not listed
 

@@ -7,7 +7,6 @@ from smg.errors import InvalidRequest
 from smg.json_reader import Reader
 from smg.responses.schema import InputRequest, ResponsesRequest, TextFormat
 from smg.turn import Constraint, JsonSchema, Limits, Sampling
-from smg.web.schema import stops
 
 INCLUDABLE = frozenset(
     {
@@ -85,21 +84,7 @@ def routing_key_of(request: InputRequest) -> str | None:
 def sampling_of(request: ResponsesRequest) -> Sampling:
     wants_logprobs = "message.output_text.logprobs" in (request.include or ())
     top = request.top_logprobs or 0
-    return Sampling(
-        temperature=request.temperature,
-        top_p=request.top_p,
-        top_k=request.top_k,
-        min_p=request.min_p,
-        presence_penalty=request.presence_penalty,
-        frequency_penalty=request.frequency_penalty,
-        repetition_penalty=request.repetition_penalty,
-        seed=request.seed,
-        stop=stops(request.stop),
-        min_tokens=request.min_tokens,
-        stop_token_ids=tuple(request.stop_token_ids or ()),
-        ignore_eos=request.ignore_eos is True,
-        logprobs=top if wants_logprobs or top else None,
-    )
+    return replace(request.sampling(), logprobs=top if wants_logprobs or top else None)
 
 
 def limits_of(request: InputRequest, limits: Limits) -> Limits:

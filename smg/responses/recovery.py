@@ -80,6 +80,10 @@ class Recovery:
         except GatewayError as error:
             log.exception("Response %s could not be taken up again", orphan.id)
             await self._end(lease, Outcome.FAILED, GatewayError(error.message, code=RESTARTED))
+        except Exception:
+            # One response must not keep the gateway from starting, nor the others from going on:
+            # its lease runs out, and after some attempts it is given up.
+            log.exception("Taking up response %s failed by a mistake of the gateway", orphan.id)
 
     async def _decide(self, orphan: UnfinishedResponse, lease: Lease) -> None:
         durability = self._runs.durability
@@ -102,6 +106,8 @@ class Recovery:
         if steps[0].state["own_servers"]:
             raise GatewayError("It used tool servers whose credentials are not kept.")
         seen = await self._replayed(lease)
+        if len(steps) == 1 and order.turn.approved:
+            order = self._with_new_ids(order)
         progress = _progress(order, steps, seen)
         if seen.next_number == 0:
             progress = replace(progress, items=progress.items if len(steps) > 1 else ())
@@ -113,6 +119,12 @@ class Recovery:
         )
         log.info("Response %s goes on from step %d", lease.response_id, steps[-1].number)
         self._runs.resume(order, lease, restart)
+
+    def _with_new_ids(self, order: Order) -> Order:
+        """The order with its approved calls under other ids: the stream may have shown the old."""
+        new_id = self._kitchen.new_id
+        approved = tuple(replace(call, id=new_id("mcp")) for call in order.turn.approved)
+        return replace(order, turn=replace(order.turn, approved=approved))
 
     async def _replayed(self, lease: Lease) -> Replayed:
         frames: list[bytes] = []

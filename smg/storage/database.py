@@ -30,6 +30,8 @@ BUSY_SECONDS = 5.0  # How long a writer waits for another process, and for its o
 SQLITE_READERS = 4
 POSTGRESQL_CONNECTIONS = 10
 
+MEMORY = {None, "", ":memory:"}
+
 # No row: the driver's own words follow.
 SQLITE_TROUBLE = {
     "SQLITE_BUSY": "another process is writing to it",
@@ -162,12 +164,23 @@ def open_database(
     """
     parsed = _parsed(url)
     match parsed.get_backend_name():
-        case "sqlite" if parsed.database in {None, "", ":memory:"}:
+        case "sqlite" if parsed.database in MEMORY:
             return _memory(parsed.set(database=":memory:"), busy_seconds)
         case "sqlite":
             return _file(parsed, synchronous, busy_seconds)
         case _:
             return _postgresql(parsed)
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of a SQLite database; None if it is in memory, or no SQLite.
+
+    Raises:
+        ConfigError: the URL names no database that this gateway can use.
+    """
+    parsed = _parsed(url)
+    is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in MEMORY
+    return Path(parsed.database or "") if is_file else None
 
 
 def _parsed(url: str) -> URL:

@@ -46,9 +46,20 @@ async def migrate(database: Database) -> None:
     await database.write(work)
 
 
-def _migrate(connection: Connection) -> None:
+def is_current(connection: Connection) -> bool:
+    """Whether the tables are those of this version."""
+    heads = ScriptDirectory.from_config(_config(connection)).get_heads()
+    return set(MigrationContext.configure(connection).get_current_heads()) == set(heads)
+
+
+def _config(connection: Connection) -> Config:
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
+    return config
+
+
+def _migrate(connection: Connection) -> None:
+    config = _config(connection)
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     found = set(MigrationContext.configure(connection).get_current_heads())
     if unknown := sorted(found - known):

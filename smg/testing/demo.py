@@ -12,8 +12,9 @@ from typing import Any
 
 from smg.app import Gateway, gateway
 from smg.errors import ConfigError
-from smg.server import bind, listen
+from smg.server import listen
 from smg.settings import Settings
+from smg.sockets import bind
 from smg.testing.processes import scripted_engine
 
 QUESTION = "What is 21 times 2, and what time is it in UTC?"

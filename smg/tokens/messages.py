@@ -59,7 +59,7 @@ def stays_sealed(sealed: str) -> str:  # noqa: ARG001 - an OpenSealed
     raise InvalidRequest("This gateway cannot read the compaction item", param="input")
 
 
-def new_messages(
+def new_messages(  # noqa: PLR0913 - all but two are what one kind of model needs
     instructions: str | None,
     items: Sequence[Item],
     call_id: CallId = public_call_id,

@@ -16,6 +16,7 @@ import httpx2
 from smg.engines.base import EngineInfo, EngineLoad, PromptTokens
 from smg.engines.deadline import Deadline
 from smg.engines.remote import Timeouts
+from smg.engines.transport import NewMetadata, no_metadata
 from smg.errors import EngineError, GatewayError, WorkerTimeout, WorkerUnavailable
 from smg.upstream.failures import status_error
 from smg.upstream.lines import DataLines
@@ -70,12 +71,17 @@ class HttpEngine:
         model: str | None = None,
         api_key: str | None = None,
         timeouts: Timeouts | None = None,
+        metadata: NewMetadata = no_metadata,
     ) -> None:
-        """`model` is one of several that the server has; `None`: its only one, or its first."""
+        """`model` is one of several that the server has; `None`: its only one, or its first.
+
+        `metadata` is asked for what each generation is to carry as headers.
+        """
         self._place = Place.of(url)
         self.address = self._place.api
         self._model = model
         self._timeouts = timeouts or Timeouts()
+        self._metadata = metadata
         self._client = new_client(api_key)
 
     async def generate(
@@ -144,9 +150,9 @@ class HttpEngine:
     async def _stream(
         self, path: str, body: Mapping[str, Any], request_id: str
     ) -> AsyncGenerator[dict[str, Any], None]:
-        request = self._client.build_request(
-            "POST", f"{self._place.api}{path}", json=body, headers={"x-request-id": request_id}
-        )
+        headers = {"x-request-id": request_id, **dict(self._metadata())}
+        url = f"{self._place.api}{path}"
+        request = self._client.build_request("POST", url, json=body, headers=headers)
         answer = _Answer(self.address, self._timeouts)
         try:
             await answer.open(self._client, request)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from smg.errors import InvalidRequest
+from smg.turn import Sampling
 
 Metadata = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]]
 Stop = str | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=16)]
@@ -46,6 +47,23 @@ class SamplingFields(Wire):
     min_tokens: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
     stop_token_ids: list[Annotated[int, Field(ge=0, le=LARGEST)]] | None = None
     ignore_eos: bool | None = None
+
+    def sampling(self) -> Sampling:
+        """What these fields ask for; what an endpoint has beside them is added by it."""
+        return Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            repetition_penalty=self.repetition_penalty,
+            min_tokens=self.min_tokens,
+            stop=stops(self.stop),
+            stop_token_ids=tuple(self.stop_token_ids or ()),
+            ignore_eos=self.ignore_eos is True,
+            seed=self.seed,
+        )
 
 
 def stops(given: str | list[str] | None) -> tuple[str, ...]:

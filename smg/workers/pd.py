@@ -12,6 +12,7 @@ A leg that fails fails the generation, and the other leg is freed.
 
 import asyncio
 import json
+import logging
 import random
 import uuid
 from collections.abc import AsyncGenerator, Callable
@@ -25,7 +26,10 @@ from smg.workers.attempts import Place
 from smg.workers.pool import Pool
 from smg.workers.worker import Worker
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_PORT: Final = 8998
+END_S: Final = 5.0
 LARGEST_ROOM: Final = 2**31 - 1
 ENGINES: Final = ("vllm", "sglang")
 
@@ -46,6 +50,7 @@ class PdPool:
         self.prefill = prefill
         self.decode = decode
         self._meetings = meetings
+        self._ending: set[asyncio.Task[str]] = set()
 
     @property
     def workers(self) -> tuple[Worker, ...]:
@@ -76,6 +81,9 @@ class PdPool:
 
     async def close(self) -> None:
         """Stop probing and give up all connections."""
+        for leg in self._ending:
+            leg.cancel()
+        await asyncio.gather(*self._ending, return_exceptions=True)
         await asyncio.gather(self.prefill.close(), self.decode.close())
 
     async def generate(
@@ -120,13 +128,29 @@ class PdPool:
         room = random.randint(0, LARGEST_ROOM)
         leg = replace(prompt, transfer=Bootstrap(meeting.host, meeting.port, room))
         prefill = asyncio.create_task(_drained(worker, request_id, leg))
+        is_whole = False
         try:
             async with aclosing(self.decode.generate(lambda: request_id, leg)) as chunks:
                 while (chunk := await _next_unless(prefill, chunks)) is not None:
+                    is_whole = chunk.finish is not None
                     yield chunk
         finally:
-            prefill.cancel()
-            await asyncio.gather(prefill, return_exceptions=True)
+            if is_whole:
+                self._let_end(prefill)
+            else:
+                prefill.cancel()
+                await asyncio.gather(prefill, return_exceptions=True)
+
+    def _let_end(self, prefill: "asyncio.Task[str]") -> None:
+        """Leave a prefill leg whose answer is whole a moment to end well: not to be aborted."""
+        self._ending.add(prefill)
+        prefill.add_done_callback(self._ended)
+        asyncio.get_running_loop().call_later(END_S, prefill.cancel)
+
+    def _ended(self, prefill: "asyncio.Task[str]") -> None:
+        self._ending.discard(prefill)
+        if not prefill.cancelled() and (error := prefill.exception()) is not None:
+            logger.warning("A prefill leg failed after its answer was whole: %s", error)
 
     # ---- one leg after the other
 
@@ -191,7 +215,7 @@ async def _drained(worker: Worker, request_id: str, leg: PromptTokens) -> str:
         try:
             async with aclosing(worker.engine.generate(request_id, leg)) as chunks:
                 async for chunk in chunks:
-                    visit.hear(0)
+                    visit.hear(chunk)
                     told = chunk.transferred or told
         except EngineError as error:
             visit.fail(error)

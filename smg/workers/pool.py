@@ -149,11 +149,8 @@ class Pool:
             worker = place.worker
             with worker.busy(_weight(prompt)) as visit:
                 async with aclosing(worker.engine.generate(new_request_id(), prompt)) as chunks:
-                    try:
-                        first = await anext(chunks)
-                    except EngineError as error:
-                        self._failed(visit, error)
-                        attempts.failed(worker, error)
+                    first = await self._first(attempts, visit, chunks)
+                    if first is None:
                         continue
                     self._observer.first_token(worker, time.monotonic() - asked_at)
                     first_at, is_reading = time.monotonic(), False
@@ -175,6 +172,17 @@ class Pool:
                         self._observer.finished(worker, time.monotonic() - first_at, visit)
                     return
         raise attempts.error()
+
+    async def _first(
+        self, attempts: Attempts, visit: Visit, chunks: AsyncGenerator[EngineChunk, None]
+    ) -> EngineChunk | None:
+        """The first chunk; `None` if the worker failed, and another may do better."""
+        try:
+            return await anext(chunks)
+        except EngineError as error:
+            self._failed(visit, error)
+            attempts.failed(visit.worker, error)
+            return None
 
     def _failed(self, visit: Visit, error: EngineError) -> None:
         visit.fail(error)

@@ -286,6 +286,16 @@ async def test_each_worker_gets_its_own_key(
     assert sent == ["Bearer shared", "Bearer own"]
 
 
+async def test_the_clients_trace_reaches_the_worker(tmp_path: Path) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with raw_server(GOOD) as server, over(tmp_path, server) as client:
+        await hello(client, extra_headers={"traceparent": trace, "cookie": "secret"})
+        headers = server.requests[0][1]
+    assert headers["traceparent"].split("-")[1] == trace.split("-")[1]
+    assert headers["x-request-id"].startswith("gen_")
+    assert "cookie" not in headers
+
+
 async def test_the_worker_is_asked_by_its_own_name_for_the_model(tmp_path: Path) -> None:
     names = {"served_model_name": "ours", "model_alias": ("gpt-4=ours",)}
     async with raw_server(GOOD) as server, over(tmp_path, server, **names) as client:

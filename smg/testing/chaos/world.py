@@ -1,0 +1,169 @@
+"""What lives on while gateways die: an engine, a tool server with a ledger, and a database file."""
+
+import asyncio
+import os
+import socket
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import httpx2
+import uvicorn
+from mcp.server.mcpserver import MCPServer
+from starlette.applications import Starlette
+
+from smg.testing.engine import EngineOptions, ScriptedEngine
+from smg.testing.vocabulary import MODEL_PATH
+
+PATIENCE_SECONDS = 30.0
+CALL_SECONDS = 0.02
+"""How long a booking takes, so that a gateway can die meanwhile."""
+TERMINAL = ("completed", "failed", "incomplete", "cancelled")
+
+
+@dataclass
+class Ledger:
+    """What was really booked: written before the answer is given."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+
+    async def book(self, what: str) -> str:
+        """Book something; each trial books things of its own."""
+        self.calls[what] += 1
+        await asyncio.sleep(CALL_SECONDS)
+        return f"booked {what}"
+
+
+class Victim:
+    """A gateway process on a free port."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+        self._process = process
+        base = f"http://127.0.0.1:{port}/v1"
+        self.http = httpx2.AsyncClient(base_url=base, timeout=PATIENCE_SECONDS)
+        self._reader: asyncio.Task[None] | None = None
+        self.said: list[str] = []
+        """Its log so far."""
+
+    @classmethod
+    async def start(cls, flags: tuple[str, ...], environment: Mapping[str, str]) -> Self:
+        """Start one; it may be dead already when this returns."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "smg", "--port", str(port), *flags),
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, **environment},
+        )
+        victim = cls(process, port)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while line := await victim._line():
+                if "Listening on" in line:
+                    break
+            else:
+                await process.wait()
+        victim._reader = asyncio.create_task(victim._read_on())
+        return victim
+
+    async def died(self) -> None:
+        """Wait until it is gone."""
+        await self._process.wait()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it is still there."""
+        return self._process.returncode is None
+
+    async def kill(self) -> None:
+        """End it as a crash does."""
+        if self.is_alive:
+            self._process.kill()
+        await self._process.wait()
+        if self._reader is not None:
+            await self._reader
+        await self.http.aclose()
+
+    async def _line(self) -> str:
+        assert self._process.stderr is not None
+        line = (await self._process.stderr.readline()).decode(errors="replace")
+        if line:
+            self.said.append(line)
+        return line
+
+    async def _read_on(self) -> None:
+        while await self._line():
+            pass
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything around the gateways."""
+
+    engine: ScriptedEngine
+    ledger: Ledger
+    folder: Path
+    flags: tuple[str, ...]
+
+    async def start(self, fault: str = "") -> Victim:
+        """Start a gateway on the one database, with a fault such as `save-before:2`."""
+        return await Victim.start(self.flags, {"SMG_FAULT": fault})
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """What the database says, read around the gateway."""
+        with closing(sqlite3.connect(self.folder / "smg.db", timeout=10)) as connection:
+            return connection.execute(query, values).fetchall()
+
+    async def settled(self) -> list[str]:
+        """Wait until no response is unfinished; the ids of those that still are."""
+        query = "SELECT id, status FROM responses WHERE NOT deleted"
+        left: list[str] = []
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while left := [i for i, status in self.rows(query) if status not in TERMINAL]:
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            return left
+        return []
+
+
+@asynccontextmanager
+async def world(folder: Path, *, lease_seconds: float, itl_ms: float) -> AsyncIterator[World]:
+    """An engine and a tool server, and a folder for the gateways between them."""
+    ledger = Ledger()
+    server = MCPServer("desk", log_level="WARNING")
+    server.tool(name="book")(ledger.book)
+    async with AsyncExitStack() as stack:
+        app = server.streamable_http_app()
+        await stack.enter_async_context(app.router.lifespan_context(app))
+        url = await stack.enter_async_context(_listening(app))
+        options = EngineOptions(itl_ms=itl_ms)
+        engine = await stack.enter_async_context(ScriptedEngine(options=options))
+        config = folder / "mcp.yaml"
+        config.write_text(f"mcpServers: {{desk: {{url: {url}/mcp}}}}\n")
+        flags = (
+            *("--worker-urls", engine.url, "--model-path", str(MODEL_PATH)),
+            *("--database-url", f"sqlite:///{folder / 'smg.db'}"),
+            *("--mcp-config-path", str(config), "--lease-seconds", str(lease_seconds)),
+        )
+        yield World(engine, ledger, folder, flags)
+
+
+@asynccontextmanager
+async def _listening(app: Starlette) -> AsyncIterator[str]:
+    """The application on a free port; its URL."""
+    config = uvicorn.Config(
+        app, log_config=None, log_level="critical", lifespan="off", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await serving
