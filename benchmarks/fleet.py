@@ -175,8 +175,10 @@ def _prompt(ids: Sequence[int], told: Conversation) -> PromptTokens:
     )
 
 
-async def simulate(policy: str, workers: int, requests: int, rate: float) -> dict[str, Any]:
-    chance = random.Random(7)
+async def simulate(
+    policy: str, workers: int, requests: int, rate: float, seed: int = 7
+) -> dict[str, Any]:
+    chance = random.Random(seed)
     engines = [Engine(number) for number in range(workers)]
     pool = Pool(
         [Worker(engine) for engine in engines], POLICIES[policy](), Probing(load_interval_s=1.0)
@@ -200,9 +202,9 @@ async def simulate(policy: str, workers: int, requests: int, rate: float) -> dic
     }
 
 
-def run(policy: str, workers: int, requests: int, rate: float) -> dict[str, Any]:
+def run(policy: str, workers: int, requests: int, rate: float, seed: int = 7) -> dict[str, Any]:
     with asyncio.Runner(loop_factory=Simulated) as runner:
-        return runner.run(simulate(policy, workers, requests, rate))
+        return runner.run(simulate(policy, workers, requests, rate, seed))
 
 
 def main() -> None:
@@ -211,13 +213,14 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1500)
     parser.add_argument("--rate", type=float, default=14.0, help="requests a second")
     parser.add_argument("--policy", nargs="+", default=list(POLICIES))
+    parser.add_argument("--seed", type=int, default=7, help="of the workload")
     options = parser.parse_args()
     print(f"{options.workers} workers, {options.requests} requests, {options.rate:g}/s")
     print("| policy | TTFT p50 s | p99 s | mean s | tokens/s | prompt found | busiest/mean |")
     print("|---|---|---|---|---|---|---|")
     for policy in options.policy:
         begun = time.perf_counter()
-        row = run(policy, options.workers, options.requests, options.rate)
+        row = run(policy, options.workers, options.requests, options.rate, options.seed)
         print(
             f"| {row['policy']} | {row['p50']:.3f} | {row['p99']:.2f} | {row['mean']:.2f} "
             f"| {row['tokens']:.0f} | {100 * row['found']:.0f} % | {row['uneven']:.2f} |"

@@ -61,6 +61,8 @@ REASONING_PARSERS = {
     "harmony": "openai_gptoss",
 }
 MARKER = re.compile(r"</?[^<>\s=\"]{2,40}>|\[/?[A-Z_]{4,}\]|｜DSML｜")
+# Of the models that write lists; vLLM knows them by a vocabulary that has no [ARGS].
+OLD_MISTRAL = re.compile(r"\[TOOL_CALLS\]\s*\[")
 
 Finding = dict[str, Any]
 
@@ -81,7 +83,7 @@ def markers(transcript: Transcript, family: Sequence[Transcript]) -> list[str]:
     found = {"<think>", "</think>"}
     for one in family:
         found.update(MARKER.findall(one.text))
-    if "[ARGS]" not in transcript.text:  # How vLLM knows Mistral's older vocabularies.
+    if OLD_MISTRAL.search(transcript.text):
         found.discard("[ARGS]")
     return sorted(found)
 

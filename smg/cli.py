@@ -9,6 +9,7 @@ from smg import __version__
 from smg.errors import ConfigError, GatewayError
 from smg.logs import set_up
 from smg.settings import Settings, add_flags, new_parser, read
+from smg.supervisor import leashed, settings_of_child, supervise, take_number
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,11 +50,22 @@ def _launch(words: list[str]) -> int:
         "environment variable too.",
     )
     set_up(settings.log_level, as_json=settings.log_json)
+    number = take_number(os.environ)
+    if settings.processes > 1 and number is None:
+        return asyncio.run(supervise(settings, words))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(settings, number))
+    return 0
+
+
+async def _serve(settings: Settings, number: int | None) -> None:
     from smg.server import serve  # noqa: PLC0415 - `smg --help` need not load the libraries.
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(settings))
-    return 0
+    if number is None:
+        await serve(settings)
+        return
+    with leashed():
+        await serve(settings_of_child(settings, number))
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:

@@ -103,10 +103,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "logs",
         "server",
         "settings",
-        "storage",
+        "supervisor",
         "testing",
     },
-    "testing": {"app", "engines", "errors", "faults", "server", "settings"},
+    "testing": {"app", "engines", "errors", "faults", "server", "settings", "sockets"},
     "__main__": {"cli"},
     "__init__": set(),
 }

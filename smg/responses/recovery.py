@@ -12,13 +12,32 @@ from dataclasses import replace
 
 from smg.agent.loop import AgentLoop, Progress
 from smg.errors import Conflict, GatewayError
-from smg.events import Event, Outcome, TurnFinished, Usage
-from smg.items import HostedCall, Item, McpCall, Status, ToolError
+from smg.events import (
+    CallReady,
+    Event,
+    ItemDelta,
+    ItemFinished,
+    ItemStarted,
+    Outcome,
+    TurnFinished,
+    Usage,
+)
+from smg.items import (
+    CustomToolCall,
+    FunctionCall,
+    HostedCall,
+    Item,
+    McpCall,
+    Message,
+    Reasoning,
+    Status,
+    ToolError,
+)
 from smg.responses.body import Head
 from smg.responses.kitchen import Kitchen, Order
 from smg.responses.outlet import Outlet
 from smg.responses.render import Place, Renderer, final_body
-from smg.responses.replayed import Replayed, replayed
+from smg.responses.replayed import Replayed, replayed, so_far
 from smg.responses.runs import Restart, Runs
 from smg.responses.saved import items_from_json, progress_from_json, with_results
 from smg.responses.saved_order import order_from_json
@@ -145,6 +164,8 @@ class Recovery:
             outlet.close_superseded([(n, i) for n, i in seen.open_items if i.id not in known])
             if len(steps) == 1:
                 await outlet.publish(loop.begin())
+            else:
+                await outlet.publish(_unseen(loop.output, seen))
             for call in [item for item in loop.output if _is_pending(item)]:
                 assert isinstance(call, McpCall | HostedCall)
                 if not self._is_idempotent(call.server_label, call.name):
@@ -172,14 +193,15 @@ class Recovery:
         steps = await store.journal.steps(lease.response_id, lease.owner)
         head = Head(steps[0].state["head"] if steps else record.body)
         progress = _written(steps)
-        items = tuple(_cut(item) for item in progress.items)
+        seen = await self._replayed(lease)
+        items = _told(progress.items, seen)
         event = TurnFinished(outcome, items, progress.usage, error=error)
         body = final_body(head, event, self._kitchen.now())
-        seen = await self._replayed(lease)
         frames: list[bytes] = []
         if seen.next_number:
-            renderer = Renderer(head, self._kitchen.now, Place(number=seen.next_number))
-            frames = renderer.render(event)
+            renderer = Renderer(head, self._kitchen.now, _place(progress, seen))
+            last = (*_unseen(progress.items, seen), event)
+            frames = [frame for told in last for frame in renderer.render(told)]
         try:
             await store.responses.save(
                 replace(
@@ -220,12 +242,58 @@ def _place(progress: Progress, seen: Replayed) -> Place:
     return Place(
         number=seen.next_number,
         indexes=indexes,
-        shift=max(0, seen.items - len(progress.items)),
+        shift=seen.items - len(indexes),
     )
+
+
+def _unseen(items: Sequence[Item], seen: Replayed) -> list[Event]:
+    """What was written down of these items and not shown any more."""
+    events: list[Event] = []
+    for n, item in enumerate(items):
+        if item.id not in seen.indexes:
+            text = _text(item)
+            events.append(ItemStarted(n, so_far(item, "")))
+            events += [ItemDelta(n, text)] if text else []
+        if isinstance(item, McpCall | HostedCall) and item.id not in seen.ready:
+            events.append(CallReady(n, item))
+        if item.id not in seen.done and not _is_pending(item):
+            events.append(ItemFinished(n, item))
+    return events
+
+
+def _text(item: Item) -> str:
+    match item:
+        case Message() | Reasoning():
+            return item.text
+        case FunctionCall() | McpCall() | HostedCall():
+            return item.arguments
+        case CustomToolCall():
+            return item.input
+        case _:
+            return ""
+
+
+def _told(written: Sequence[Item], seen: Replayed) -> tuple[Item, ...]:
+    """All that readers know of, in their order; then what was only written down.
+
+    Items that were superseded are not told.
+    """
+    known = {item.id: _cut(item) for item in written}
+    shown = {place: known.get(item.id, item) for place, item in seen.open_items}
+    for item_id, (place, item) in seen.done.items():
+        if item_id in known or not _is_cut(item):
+            shown[place] = item  # As it was shown: the journal's is not sealed.
+    told = [item for _, item in sorted(shown.items())]
+    ids = {item.id for item in told}
+    return (*told, *(item for item in known.values() if item.id not in ids))
 
 
 def _is_pending(item: Item) -> bool:
     return isinstance(item, McpCall | HostedCall) and item.status is Status.IN_PROGRESS
+
+
+def _is_cut(item: Item) -> bool:
+    return getattr(item, "status", None) is Status.INCOMPLETE
 
 
 def _cut(item: Item) -> Item:

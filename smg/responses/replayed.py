@@ -28,8 +28,10 @@ class Replayed:
     """How many items were shown, superseded ones included."""
     indexes: dict[str, int] = field(default_factory=dict)
     """Item ids to their places."""
-    done: set[str] = field(default_factory=set)
-    """Items that were shown to the end."""
+    ready: set[str] = field(default_factory=set)
+    """Calls whose arguments were shown to the end."""
+    done: dict[str, tuple[int, Item]] = field(default_factory=dict)
+    """Items that were shown to the end: ids to places, and how they were shown."""
     open_items: list[tuple[int, Item]] = field(default_factory=list)
     """Items that were begun and not ended, with what was shown of them."""
 
@@ -50,11 +52,13 @@ def replayed(frames: Sequence[bytes]) -> Replayed:
                 seen.items = max(seen.items, index + 1)
             case "response.output_item.done":
                 begun.pop(event["output_index"], None)
-                seen.done.add(event["item"]["id"])
+                seen.done[event["item"]["id"]] = (event["output_index"], from_json(event["item"]))
+            case kind if kind.endswith("_arguments.done"):
+                seen.ready.add(event["item_id"])
             case kind if kind.endswith(".delta") and "output_index" in event:
                 texts.setdefault(event["output_index"], []).append(event["delta"])
     seen.open_items = [
-        (index, _so_far(from_json(item), "".join(texts[index]))) for index, item in begun.items()
+        (index, so_far(from_json(item), "".join(texts[index]))) for index, item in begun.items()
     ]
     return seen
 
@@ -66,7 +70,8 @@ def payload(frame: bytes) -> dict[str, Any]:
     return fields
 
 
-def _so_far(item: Item, text: str) -> Item:
+def so_far(item: Item, text: str) -> Item:
+    """An item of which only this text was shown."""
     match item:
         case Message():
             return replace(item, parts=(TextPart(text),), status=Status.INCOMPLETE)

@@ -321,4 +321,5 @@ class _Perilous:
 def _is_durable(order: Order) -> bool:
     """Whether a response must be known before its end: somebody could ask for it again."""
     calls_tools = any(isinstance(offer.tool, ServerTool) for offer in order.turn.tools.offers)
-    return order.stored and (order.background or order.streamed or calls_tools)
+    seen_by_others = order.background or order.streamed or order.conversation_id is not None
+    return order.stored and (seen_by_others or calls_tools)

@@ -7,14 +7,12 @@ one database; then one without a fault comes, and when all is at rest every turn
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from smg.errors import GatewayError
-from smg.faults import POINTS
-from smg.testing.chaos.oracle import Remains, event_frames, judge, payloads
+from smg.testing.chaos.oracle import Remains, judge, payloads
 from smg.testing.chaos.turns import KINDS, Trial, ask_again, take
 from smg.testing.chaos.world import Victim, World
 
@@ -23,7 +21,8 @@ AT_RANDOM = ""
 LONGEST_LIFE_SECONDS = 0.7
 """For how long a gateway without a fault may work on its turns."""
 
-Say = Callable[[str], None]
+PASSES = {"events-before": 20, "events-after": 20}
+"""How often points are passed at least while all kinds of turns run, where it is above two."""
 
 
 @dataclass
@@ -95,7 +94,7 @@ class Round:
             again = await asyncio.gather(*(ask_again(trial, gateway) for trial in keyed))
             self._complain("", [f"{it} never ended" for it in await self.world.settled()])
             for trial, body in zip(keyed, again, strict=True):
-                self._complain(trial.id, await self._same(gateway, trial, body))
+                self._complain(trial.id, self._same(trial, body))
             for trial, before in self.trials:
                 left = await self._remains(gateway, trial)
                 complaints = judge(trial, left, self.world.ledger.calls, self.deaths - before)
@@ -104,7 +103,7 @@ class Round:
         finally:
             await gateway.kill()
 
-    async def _same(self, gateway: Victim, trial: Trial, body: dict[str, Any]) -> list[str]:
+    def _same(self, trial: Trial, body: dict[str, Any]) -> list[str]:
         if trial.told is not None and trial.told["id"] != body.get("id"):
             return [f"its key gave {trial.told['id']}, and now {body.get('id', body)}"]
         return []
@@ -117,7 +116,8 @@ class Round:
             "SELECT id FROM responses WHERE NOT deleted "
             "AND json_extract(body, '$.metadata.trial') = ?"
         )
-        return [await self._one(gateway, trial, found) for (found,) in self.world.rows(query, trial.id)]
+        found = self.world.rows(query, trial.id)
+        return [await self._one(gateway, trial, response_id) for (response_id,) in found]
 
     async def _one(self, gateway: Victim, trial: Trial, response_id: str) -> Remains:
         path = f"/responses/{response_id}"
@@ -135,7 +135,7 @@ class Round:
         rows = self.world.rows
         [(verdict,)] = rows("PRAGMA integrity_check")
         complaints = [] if verdict == "ok" else [f"integrity_check says {verdict}"]
-        held = "SELECT id, lock_holder FROM conversations WHERE lock_until > unixepoch('subsec')"
+        held = "SELECT id, lock_holder FROM conversations WHERE lock_until > unixepoch()"
         complaints += [f"{name} is locked by {holder}" for name, holder in rows(held)]
         twice = (
             "SELECT conversation_id, payload FROM items WHERE conversation_id IS NOT NULL "
@@ -146,7 +146,7 @@ class Round:
 
 def planned(points: Sequence[str], dice: random.Random) -> list[str]:
     """A fault at each point, at its first or a later pass."""
-    return [f"{point}:{dice.randint(1, 20 if point.startswith('events') else 2)}" for point in points]
+    return [f"{point}:{dice.randint(1, PASSES.get(point, 2))}" for point in points]
 
 
 async def wreak(world: World, faults: Sequence[str], per_round: int, dice: random.Random) -> Tally:

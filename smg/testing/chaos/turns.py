@@ -89,9 +89,7 @@ async def take(trial: Trial, gateway: Victim) -> None:
 
 
 async def _ask(trial: Trial, gateway: Victim) -> None:
-    asked = gateway.http.stream(
-        "POST", "/responses", json=trial.request(), headers=trial.headers()
-    )
+    asked = gateway.http.stream("POST", "/responses", json=trial.request(), headers=trial.headers())
     async with asked as answer:
         body = b""
         async for piece in answer.aiter_raw():
@@ -106,7 +104,5 @@ async def _ask(trial: Trial, gateway: Victim) -> None:
 
 async def ask_again(trial: Trial, gateway: Victim) -> dict[str, Any]:
     """What a client with an idempotency key does that heard nothing: the same again."""
-    answer = await gateway.http.post(
-        "/responses", json=trial.request(), headers=trial.headers()
-    )
+    answer = await gateway.http.post("/responses", json=trial.request(), headers=trial.headers())
     return dict(answer.json())

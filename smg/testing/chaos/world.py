@@ -23,7 +23,6 @@ from smg.testing.vocabulary import MODEL_PATH
 PATIENCE_SECONDS = 30.0
 CALL_SECONDS = 0.02
 """How long a booking takes, so that a gateway can die meanwhile."""
-TERMINAL = ("completed", "failed", "incomplete", "cancelled")
 
 
 @dataclass
@@ -120,15 +119,18 @@ class World:
 
     async def settled(self) -> list[str]:
         """Wait until no response is unfinished; the ids of those that still are."""
-        query = "SELECT id, status FROM responses WHERE NOT deleted"
         left: list[str] = []
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while left := [i for i, status in self.rows(query) if status not in TERMINAL]:
+                while left := self._unfinished():  # noqa: ASYNC110 - others do the work.
                     await asyncio.sleep(0.05)
         except TimeoutError:
             return left
         return []
+
+    def _unfinished(self) -> list[str]:
+        query = "SELECT id FROM responses WHERE status IN ('queued', 'in_progress')"
+        return [found for (found,) in self.rows(f"{query} AND NOT deleted")]
 
 
 @asynccontextmanager
