@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 CLIENTS := .venv-clients
 
-.PHONY: demo test test-clients test-engines parser-differential check bench run lock lock-clients protos format clean
+.PHONY: demo test test-clients test-engines parser-differential check bench chaos run lock lock-clients protos format clean
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -65,6 +65,9 @@ check: $(VENV)/installed       ## format, lint, types, stubs: under a minute
 
 bench: $(VENV)/installed       ## CPU a token, added latency; BENCH_PEER=1 beside smg 1.13.0
 	benchmarks/run $(BIN)
+
+chaos: $(VENV)/installed       ## every night: a thousand gateways die in the middle of turns
+	$(BIN)/smg chaos --kills 1000 $(ARGS)
 
 run: $(VENV)/installed         ## smg ARGS="--worker-urls ... --model-path ..."
 	$(BIN)/smg $(ARGS)

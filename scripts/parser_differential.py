@@ -1,4 +1,4 @@
-"""Our parsers against vLLM's, over every golden transcript and over texts seen in the wild.
+"""Our parsers against vLLM's, over every golden transcript and over outputs that users report.
 
 Both read each text whole. A difference must be named in docs/parser-differences.md, where it is
 judged; one that is not makes this fail. `make parser-differential` runs it.

@@ -75,6 +75,11 @@ python -m benchmarks.parsers --megabyte  # hostile text: 1 MB against 10 kB
 
 Results are in [benchmarks/RESULTS.md](../benchmarks/RESULTS.md).
 
+## Beside vLLM's parsers
+
+`make parser-differential` has both read the same texts;
+[parser-differences.md](parser-differences.md) judges every difference.
+
 ## Tool-call parsers
 """
 

@@ -112,6 +112,16 @@ def _workers(words: list[str]) -> int:
     return run(settings)
 
 
+def _chaos(words: list[str]) -> int:
+    parser = new_parser("Kill gateways in the middle of turns, and judge what is left.")
+    parser.add_argument("--kills", type=int, default=100, help="how many gateways die")
+    parser.add_argument("--seed", type=int, default=1, help="which deaths they die")
+    arguments = parser.parse_args(words)
+    from smg.testing.chaos.command import run_chaos  # noqa: PLC0415
+
+    return run_chaos(kills=arguments.kills, seed=arguments.seed)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "launch": _launch,
     "start": _launch,
@@ -120,4 +130,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "workers": _workers,
     "approvals": _approvals,
     "parse": _parse,
+    "chaos": _chaos,
 }

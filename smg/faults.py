@@ -12,7 +12,6 @@ from smg.errors import ConfigError
 
 Point = Literal[
     "order-begun",
-    "key-bound",
     "conversation-locked",
     "calls-before",
     "calls-after",

@@ -34,6 +34,7 @@ OTHER_FLAGS = {
 OTHER_VARIABLES = {
     "SMG_API_KEY",  # Also the client's, in docs/clients.md.
     *("SMG_VLLM_PYTHON", "SMG_MLX_PYTHON"),  # make test-engines
+    "SMG_FAULT",  # smg/faults.py
 }
 
 

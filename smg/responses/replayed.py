@@ -36,6 +36,10 @@ class Replayed:
     """Items that were begun and not ended, with what was shown of them."""
 
 
+READY = ("_arguments.done", ".searching", ".interpreting")
+"""How the types of those events end that show a call as about to run."""
+
+
 def replayed(frames: Sequence[bytes]) -> Replayed:
     """Read the frames of one response's stream, from its first."""
     seen = Replayed(next_number=len(frames))
@@ -53,7 +57,7 @@ def replayed(frames: Sequence[bytes]) -> Replayed:
             case "response.output_item.done":
                 begun.pop(event["output_index"], None)
                 seen.done[event["item"]["id"]] = (event["output_index"], from_json(event["item"]))
-            case kind if kind.endswith("_arguments.done"):
+            case kind if kind.endswith(READY):
                 seen.ready.add(event["item_id"])
             case kind if kind.endswith(".delta") and "output_index" in event:
                 texts.setdefault(event["output_index"], []).append(event["delta"])

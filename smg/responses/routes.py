@@ -18,11 +18,11 @@ from smg.responses.follow import events_of, finished_record
 from smg.responses.intake import accept, find_model, new_turn
 from smg.responses.kitchen import Kitchen, Order
 from smg.responses.live import Live
-from smg.responses.runs import Repeated, RepeatKey, Runs
+from smg.responses.runs import Runs
 from smg.responses.schema import CompactRequest, InputRequest, ResponsesRequest
 from smg.responses.socket import Session
 from smg.storage.base import Store
-from smg.storage.records import UNFINISHED, ResponseRecord
+from smg.storage.records import UNFINISHED, Repeated, RepeatKey, ResponseRecord
 from smg.web.auth import OwnerOf
 from smg.web.body import body_of, disconnected, read_body
 from smg.web.pages import item_list, page_of

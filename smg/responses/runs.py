@@ -21,7 +21,7 @@ from smg.responses.render import Place
 from smg.responses.saved_order import order_to_json
 from smg.seal import Seal
 from smg.storage.base import Store
-from smg.storage.records import UNFINISHED, Lease, Step
+from smg.storage.records import UNFINISHED, Lease, RepeatKey, Step
 from smg.turn import NewId, Now, ServerTool, ToolResult
 
 log = logging.getLogger(__name__)
@@ -46,22 +46,6 @@ class Durability:
     """What a call becomes that may or may not have run when its process died."""
     max_attempts: int = 3
     """How many processes may die over one response before it is given up."""
-
-
-@dataclass(frozen=True, slots=True)
-class RepeatKey:
-    """An idempotency key, and a digest of the request it stands for."""
-
-    key: str
-    asked: str
-
-
-class Repeated(Exception):
-    """Raised when an idempotency key already has a response."""
-
-    def __init__(self, response_id: str) -> None:
-        super().__init__(response_id)
-        self.response_id = response_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +100,7 @@ class Runs:
                 self.holder,
                 self.durability.lease_seconds,
                 Step(number=0, kind="order", state=order_to_json(order)),
+                key,
             )
             reached("order-begun")
         await self._reserve(order, key)
@@ -128,13 +113,8 @@ class Runs:
         return live
 
     async def _reserve(self, order: Order, key: RepeatKey | None) -> None:
-        """Take the key and the conversation for this order, or leave no trace of it.
-
-        The response is there before its key is, so that whoever finds the key finds a response.
-        """
+        """Take the conversation for this order, or leave no trace of it."""
         try:
-            if key is not None:
-                await self._claim(order, key)
             if order.turn.approved or order.denied:
                 await self._answer(order)
             if order.conversation_id is not None:
@@ -143,16 +123,9 @@ class Runs:
                 conversations = self._store.conversations
                 await conversations.lock(order.conversation_id, turn.owner, turn.id, ttl)
                 reached("conversation-locked")
-        except (GatewayError, Repeated):
+        except GatewayError:
             await self._withdraw(order, key)
             raise
-
-    async def _claim(self, order: Order, key: RepeatKey) -> None:
-        turn, journal = order.turn, self._store.journal
-        earlier = await journal.remember_key(turn.owner, key.key, key.asked, turn.id)
-        if earlier is not None:
-            raise Repeated(earlier)
-        reached("key-bound")
 
     async def _answer(self, order: Order) -> None:
         turn = order.turn

@@ -16,6 +16,7 @@ from smg.storage.records import (
     Lease,
     Page,
     PendingApproval,
+    RepeatKey,
     ResponseRecord,
     Step,
     UnfinishedResponse,
@@ -34,12 +35,20 @@ class ResponseStore(Protocol):
         ...
 
     async def begin_claimed(
-        self, record: ResponseRecord, holder: str, ttl: float, step: Step | None = None
+        self,
+        record: ResponseRecord,
+        holder: str,
+        ttl: float,
+        step: Step | None = None,
+        key: RepeatKey | None = None,
     ) -> Lease:
-        """Store an unfinished response that this holder works on, with its first step.
+        """Store an unfinished response that this holder works on, with its first step and its key.
+
+        All or nothing: a key has a response, and a response that was asked for with one has it.
 
         Raises:
-            Conflict: as for `begin`.
+            Conflict: as for `begin`, and as for `remember_key`.
+            Repeated: the key already has a response.
         """
         ...
 

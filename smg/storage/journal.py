@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from smg.errors import Conflict
 from smg.storage.database import Database
-from smg.storage.records import UNFINISHED, EventBatch, Lease, Step, UnfinishedResponse
+from smg.storage.records import UNFINISHED, EventBatch, Lease, RepeatKey, Step, UnfinishedResponse
 from smg.storage.rows import (
     RowOf,
     check_lease,
@@ -167,30 +167,8 @@ class SqlJournal:
         self, owner: str, key: str, request_hash: str, response_id: str
     ) -> str | None:
         """Bind an idempotency key to a request; the earlier response's id, if it was bound."""
-        bound_key = select(idempotency_keys).where(
-            idempotency_keys.c.owner == owner, idempotency_keys.c.key == key
-        )
-        bind = insert(idempotency_keys).values(
-            owner=owner,
-            key=key,
-            request_hash=request_hash,
-            response_id=response_id,
-            created_at=database_now(),
-        )
-
-        def work(connection: Connection) -> str | None:
-            bound = connection.execute(bound_key).one_or_none()
-            if bound is None:
-                connection.execute(bind)
-                return None
-            if bound.request_hash != request_hash:
-                raise Conflict(
-                    "This Idempotency-Key was used for a different request",
-                    code="idempotency_key_reused",
-                )
-            return str(bound.response_id)
-
-        return await self._database.write(work)
+        asked = RepeatKey(key, request_hash)
+        return await self._database.write(lambda c: bind_key(c, owner, asked, response_id))
 
     async def forget_key(self, owner: str, key: str, response_id: str) -> None:
         """Free a key whose request came to nothing, if it is bound to this response."""
@@ -200,6 +178,30 @@ class SqlJournal:
             idempotency_keys.c.response_id == response_id,
         )
         await self._database.write(lambda c: c.execute(free))
+
+
+def bind_key(connection: Connection, owner: str, key: RepeatKey, response_id: str) -> str | None:
+    """Bind an idempotency key to a request; the earlier response's id, if it was bound."""
+    bound_key = select(idempotency_keys).where(
+        idempotency_keys.c.owner == owner, idempotency_keys.c.key == key.key
+    )
+    bound = connection.execute(bound_key).one_or_none()
+    if bound is None:
+        row = insert(idempotency_keys).values(
+            owner=owner,
+            key=key.key,
+            request_hash=key.asked,
+            response_id=response_id,
+            created_at=database_now(),
+        )
+        connection.execute(row)
+        return None
+    if bound.request_hash != key.asked:
+        raise Conflict(
+            "This Idempotency-Key was used for a different request",
+            code="idempotency_key_reused",
+        )
+    return str(bound.response_id)
 
 
 def leases_held(connection: Connection, leases: Sequence[Lease]) -> list[bool]:

@@ -85,6 +85,22 @@ class Lease:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class RepeatKey:
+    """An idempotency key, and a digest of the request it stands for."""
+
+    key: str
+    asked: str
+
+
+class Repeated(Exception):
+    """Raised when an idempotency key already has a response."""
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(response_id)
+        self.response_id = response_id
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnfinishedResponse:
     """A response that nobody works on at the moment."""

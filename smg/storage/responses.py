@@ -23,7 +23,7 @@ from smg.items import Item
 from smg.storage import purge
 from smg.storage.conversation_items import append_turn, unlock_conversation
 from smg.storage.database import Database
-from smg.storage.journal import insert_events, insert_step
+from smg.storage.journal import bind_key, insert_events, insert_step
 from smg.storage.records import (
     APPENDED,
     UNFINISHED,
@@ -31,6 +31,8 @@ from smg.storage.records import (
     ItemPage,
     Lease,
     Page,
+    Repeated,
+    RepeatKey,
     ResponseRecord,
     Step,
 )
@@ -61,7 +63,12 @@ class SqlResponses:
         await self._database.write(lambda c: _insert(c, record, {}))
 
     async def begin_claimed(
-        self, record: ResponseRecord, holder: str, ttl: float, step: Step | None = None
+        self,
+        record: ResponseRecord,
+        holder: str,
+        ttl: float,
+        step: Step | None = None,
+        key: RepeatKey | None = None,
     ) -> Lease:
         """Store an unfinished response that this holder works on from the start."""
         lease = Lease(response_id=record.id, owner=record.owner, holder=holder, attempt=1)
@@ -69,6 +76,10 @@ class SqlResponses:
 
         def work(connection: Connection) -> None:
             _insert(connection, record, held)
+            if key is not None:
+                earlier = bind_key(connection, record.owner, key, record.id)
+                if earlier is not None:
+                    raise Repeated(earlier)
             if step is not None:
                 insert_step(connection, record.id, step)
 

@@ -181,7 +181,7 @@ async def test_a_signal_ends_all_of_them_and_gives_the_port_back(
         both = Pair(front)
         children = await both.whole()
         assert await stopped(front, told) == 0
-        assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+        assert [pid for pid in children if is_alive(pid)] == []
         with socket.create_server(("127.0.0.1", both.port)):
             pass
 
@@ -212,6 +212,13 @@ def is_alive(pid: int) -> bool:
 def team(code: str, *, count: int = 1, stop_seconds: float = 20.0) -> Team:
     patience = Patience(stop_seconds=stop_seconds, quick_deaths=3, backoff_seconds=0.001)
     return Team([sys.executable, "-c", code], count, patience)
+
+
+async def appeared(path: Path) -> None:
+    async def is_there() -> bool:
+        return path.name in os.listdir(path.parent)
+
+    await until(is_there)
 
 
 async def test_a_child_that_dies_again_and_again_is_given_up(
@@ -253,11 +260,7 @@ async def test_a_child_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     )
     children = team(code, stop_seconds=0.1)
     running = asyncio.create_task(children.run())
-
-    async def is_deaf() -> bool:
-        return os.path.exists(deaf)
-
-    await until(is_deaf)
+    await appeared(deaf)
     children.stop(signal.SIGTERM)
     async with asyncio.timeout(PATIENCE_SECONDS):
         assert await running == 1
@@ -273,16 +276,9 @@ async def test_a_hangup_is_passed_on(tmp_path: Path) -> None:
     )
     children = team(code)
     running = asyncio.create_task(children.run())
-
-    async def is_ready() -> bool:
-        return os.path.exists(ready)
-
-    async def is_heard() -> bool:
-        return os.path.exists(heard)
-
-    await until(is_ready)
+    await appeared(ready)
     children.tell(signal.SIGHUP)
-    await until(is_heard)
+    await appeared(heard)
     children.stop(signal.SIGTERM)
     async with asyncio.timeout(PATIENCE_SECONDS):
         assert await running == 0

@@ -149,12 +149,9 @@ def planned(points: Sequence[str], dice: random.Random) -> list[str]:
     return [f"{point}:{dice.randint(1, PASSES.get(point, 2))}" for point in points]
 
 
-async def wreak(world: World, faults: Sequence[str], per_round: int, dice: random.Random) -> Tally:
-    """Kill a gateway by each fault, judging after every `per_round` of them."""
-    tally = Tally()
-    for start in range(0, len(faults), per_round):
-        round_ = Round(world, tally, dice)
-        for fault in faults[start : start + per_round]:
-            await round_.kill_one(fault)
-        await round_.settle()
-    return tally
+async def wreak(world: World, tally: Tally, faults: Sequence[str], dice: random.Random) -> None:
+    """One round: kill a gateway by each fault, then judge."""
+    round_ = Round(world, tally, dice)
+    for fault in faults:
+        await round_.kill_one(fault)
+    await round_.settle()

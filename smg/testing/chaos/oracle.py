@@ -56,7 +56,7 @@ def _ending(trial: Trial, body: Json, deaths: int) -> list[str]:
     if body["status"] != "failed":
         return [f"its status is {body['status']}"]
     allowed = set() if trial.kind.background else {"gateway_restarted"}
-    if deaths > MAX_DEATHS or (deaths == MAX_DEATHS):
+    if deaths >= MAX_DEATHS:
         allowed.add("recovery_limit")
     code = body["error"]["code"]
     return [] if code in allowed else [f"it failed: {body['error']}"]
@@ -66,6 +66,8 @@ def _calls(trial: Trial, body: Json, ledger: Mapping[str, int]) -> list[str]:
     calls = [item for item in body["output"] if item["type"] == "mcp_call"]
     complaints = []
     for call in calls:
+        if _is_cut(call):
+            continue  # Half a call, perhaps; nobody claims anything of it.
         what = json.loads(call["arguments"])["what"]
         if call["status"] == "completed" and ledger[what] != 1:
             complaints.append(f"{what} has a result, and was booked {ledger[what]} times")
