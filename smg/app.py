@@ -8,10 +8,9 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import platformdirs
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
@@ -21,8 +20,9 @@ from smg.completions import routes as completions
 from smg.conversations import routes as conversations
 from smg.directory import ModelDirectory
 from smg.discovery.fleet import Fleet
+from smg.discovery.kubernetes import discovering
 from smg.embeddings import routes as embeddings
-from smg.errors import GatewayError
+from smg.errors import ConfigError, GatewayError
 from smg.ids import new_id
 from smg.lab import routes as lab
 from smg.layers import Watched, new_doors, surrounded
@@ -30,6 +30,8 @@ from smg.mcp import routes as mcp
 from smg.mcp.reload import ConfigReload
 from smg.mcp.request_servers import RequestServer, RequestServers
 from smg.mcp.toolbox import Toolbox
+from smg.registry import routes as registry
+from smg.registry.workers import Registry, RegistryRules
 from smg.responses import routes as responses
 from smg.responses.approvals import ApprovalRoutes
 from smg.responses.context import ApprovalRules
@@ -41,6 +43,7 @@ from smg.seal import Seal, kept_secret
 from smg.settings import Settings
 from smg.startup import new_limits, new_toolbox, now
 from smg.storage.base import Store
+from smg.storage.database import bytes_on_disk, sqlite_file
 from smg.storage.sql import SqlStore
 from smg.telemetry import Telemetry
 from smg.web import health
@@ -157,13 +160,11 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         telemetry = Telemetry()
         fleet = Fleet(settings, os.environ, now(), telemetry)
         stack.push_async_callback(fleet.close)
-        synchronous: Literal["normal", "full"] = (
-            "full" if settings.synchronous == "full" else "normal"
-        )
-        store = await SqlStore.open(database_url(settings), synchronous=synchronous)
+        store = await open_store(settings, telemetry)
         stack.push_async_callback(store.close)
         stack.push_async_callback(toolbox.close)
-        await asyncio.gather(fleet.start(), toolbox.start())
+        await asyncio.gather(start_fleet(fleet, settings, store), toolbox.start())
+        await stack.enter_async_context(discovering(settings, fleet, os.environ))
         models = fleet.models
         seal = new_seal(settings)
         runs = Runs(
@@ -202,6 +203,7 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
                 toolbox=toolbox, reload=reload, owner_of=owner_check(settings.api_key)
             ).router()
         )
+        app.include_router(worker_routes(settings, fleet, store))
         yield Gateway(
             settings=settings,
             models=models,
@@ -212,6 +214,46 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
             doors=doors,
             app=app,
         )
+
+
+async def open_store(settings: Settings, telemetry: Telemetry) -> SqlStore:
+    """The store of the settings; how large its file is can be looked at from now on.
+
+    Raises:
+        ConfigError: the URL is wrong, or the database belongs to a newer gateway.
+        StorageError: the database does not answer.
+    """
+    url = database_url(settings)
+    store = await SqlStore.open(
+        url, synchronous="full" if settings.synchronous == "full" else "normal"
+    )
+    if (file := sqlite_file(url)) is not None:
+        telemetry.watch_database(lambda: bytes_on_disk(file))
+    return store
+
+
+async def start_fleet(fleet: Fleet, settings: Settings, store: Store) -> None:
+    """Start the workers of the flags, and those that were added in an earlier run."""
+    await fleet.start()
+    if settings.persist_workers:
+        await fleet.take_back(await store.workers.urls())
+
+
+def worker_routes(settings: Settings, fleet: Fleet, store: Store) -> APIRouter:
+    """The endpoints that change the fleet.
+
+    Raises:
+        ConfigError: who has a client's key would have the admin's.
+    """
+    if settings.admin_key and settings.admin_key in settings.api_key:
+        raise ConfigError("--admin-key: it must not be one of the clients' keys (--api-key)")
+    # As long as a response may take: what runs is never cut off.
+    rules = RegistryRules(drain_s=settings.response_timeout_secs, processes=settings.processes)
+    return registry.Routes(
+        registry=Registry(fleet, rules, store.workers if settings.persist_workers else None),
+        admin_key=settings.admin_key,
+        max_body_bytes=settings.max_body_mib * MIB,
+    ).router()
 
 
 def new_durability(settings: Settings) -> Durability:

@@ -111,6 +111,11 @@ class ModelDirectory:
             raise ConfigError(f"Two models have the name {model.name!r}")
         self._models[model.name] = model
 
+    def remove(self, model: Served) -> None:
+        """Serve a model no longer; what uses it already may end."""
+        if self._models.get(model.name) is model:
+            del self._models[model.name]
+
     def check_aliases(self) -> None:
         """Refuse aliases of models that are not here; call it when all models are.
 

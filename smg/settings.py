@@ -136,6 +136,22 @@ class Settings:
     decode_policy: str | None = option(
         None, "Workers", "how a decode worker is chosen; default: as --policy", choices=POLICIES
     )
+    service_discovery: bool = option(
+        False, "Workers", "use the ready pods of a Kubernetes cluster as workers; needs smg[k8s]"
+    )
+    selector: tuple[str, ...] = option(
+        (), "Workers", "labels of the pods that are workers, all of them", metavar="LABEL=VALUE"
+    )
+    service_discovery_port: int = option(
+        50051,
+        "Workers",
+        "gRPC port of a pod that has no annotation smg.ai/worker-ports",
+        least=1,
+        most=65535,
+    )
+    service_discovery_namespace: str | None = option(
+        None, "Workers", "namespace of the pods; default: all namespaces"
+    )
     worker_api_key: str | None = option(
         None, "Workers", "key for http:// workers; better in its variable", secret=True
     )
@@ -218,6 +234,11 @@ class Settings:
 
     worker_startup_timeout_secs: float = option(
         60.0, "Workers", "how long to wait at start for the first worker to answer", least=0
+    )
+    persist_workers: bool = option(
+        False,
+        "Workers",
+        "keep workers that are added at /workers in the database, and take them back at start",
     )
     health_check_interval_secs: float = option(
         30.0, "Workers", "time between health checks of a worker that is up", least=0.1
@@ -349,6 +370,13 @@ class Settings:
 
     api_key: tuple[str, ...] = option(
         (), "Security", "keys clients must send; each sees only its own data", secret=True
+    )
+
+    admin_key: str | None = option(
+        None,
+        "Security",
+        "key of those who may list, add and remove workers (/workers); without it nobody may",
+        secret=True,
     )
 
     seal_key: str | None = option(

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     generate_latest,
     start_http_server,
@@ -93,6 +94,11 @@ class Telemetry:
     def watch(self, fleet: Fleet) -> None:
         """Look at this fleet whenever somebody asks."""
         self.registry.register(_State(fleet))
+
+    def watch_database(self, bytes_of: Callable[[], float]) -> None:
+        """Look at the database's size whenever somebody asks."""
+        size = Gauge("smg_database_bytes", "Its file, log included", registry=self.registry)
+        size.set_function(bytes_of)
 
     def page(self) -> bytes:
         """Everything, as Prometheus reads it."""

@@ -60,6 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "startup": WORDS | PIPES | {"mcp", "model", "settings", "tracing", "workers"},
     "discovery": WORDS
     | {"directory", "engines", "fleet", "model", "settings", "startup", "upstream", "workers"},
+    "registry": {"discovery", "errors", "storage", "web"},
     "app": WORDS
     | {
         "chat",
@@ -71,6 +72,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "lab",
         "mcp",
         "model",
+        "registry",
         "responses",
         "retention",
         "seal",
@@ -119,6 +121,7 @@ LIBRARY_HOMES: dict[str, set[str]] = {
         "embeddings/routes",
         "lab/routes",
         "mcp/routes",
+        "registry/routes",
         "responses/approvals",
         "responses/routes",
         "server",
@@ -129,6 +132,7 @@ LIBRARY_HOMES: dict[str, set[str]] = {
     "httpx2": {"mcp", "upstream", "testing"},
     "huggingface_hub": {"tokens"},
     "jinja2": {"tokens"},
+    "kubernetes": {"discovery"},
     "mcp": {"mcp", "testing"},
     "mcp_types": {"mcp", "testing"},
     "anyio": {"mcp", "testing"},

@@ -51,10 +51,11 @@ from smg.turn import (
 )
 from tests.doubles import Ids, call, says, thinks, tokens
 
+ADD = ServerTool(server="math", name="add")
 DELETE = ServerTool(server="files", name="delete", needs_approval=True)
 TOOLS = (
     FunctionTool(name="weather"),
-    ServerTool(server="math", name="add"),
+    ADD,
     DELETE,
     CustomTool(name="patch"),
     ServerTool(server="web", name="search", shown_as="web_search_call"),
@@ -472,8 +473,10 @@ def test_a_call_of_which_nobody_knows_whether_it_ran_can_become_a_question() -> 
     loop.generation_finished(Finish.STOP, tokens(1))
     unknown = ToolError(kind="mcp_protocol_error", message="Nobody knows.")
     failed = replace(add("1", Status.FAILED), error=unknown)
-    asked = McpApprovalRequest(id="mcpr_1", server_label="math", name="add", arguments="1")
-    assert loop.ask_again("mcp_1", "mcpr_1", ToolResult(error=unknown)) == [
+    asked = McpApprovalRequest(
+        id=approval_id("mcpr_1", ADD, 0), server_label="math", name="add", arguments="1"
+    )
+    assert loop.ask_again("mcp_1", ToolResult(error=unknown)) == [
         ItemFinished(0, failed),
         ItemStarted(2, asked),
         ItemFinished(2, asked),

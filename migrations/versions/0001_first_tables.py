@@ -1,4 +1,4 @@
-"""The first tables: responses, conversations, items, events, steps, keys, approvals.
+"""The first tables: responses, conversations, items, events, steps, keys, approvals, workers.
 
 There is no way back: going to an older gateway means restoring a backup.
 """
@@ -18,6 +18,7 @@ def upgrade() -> None:
     _conversations()
     _items()
     _journal()
+    _workers()
 
 
 def _responses() -> None:
@@ -143,4 +144,13 @@ def _journal() -> None:
         sa.Column("response_id", sa.Text(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("owner", "request_id", name="pk_approvals"),
+    )
+
+
+def _workers() -> None:
+    op.create_table(
+        "workers",
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("added_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("url", name="pk_workers"),
     )

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from smg.agent.approval import approval_id
 from smg.agent.draft import Draft, emptied, new_answer, new_call, new_reasoning
 from smg.engines.base import Finish
 from smg.errors import GatewayError
@@ -44,7 +45,7 @@ from smg.parsers.base import (
     ToolCallEnd,
     ToolCallStart,
 )
-from smg.turn import NewId, ToolResult, Turn
+from smg.turn import NewId, ServerTool, ToolResult, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +203,7 @@ class AgentLoop:
             self._advance(events)
         return events
 
-    def ask_again(self, item_id: str, request_id: str, result: ToolResult) -> list[Event]:
+    def ask_again(self, item_id: str, result: ToolResult) -> list[Event]:
         """Settle a call with this result, and end the turn with the question whether to run it.
 
         For calls of which nobody knows whether they ran.
@@ -210,7 +211,7 @@ class AgentLoop:
         _, call = self._pending[item_id]
         events: list[Event] = [self._settle(item_id, result)]
         request = McpApprovalRequest(
-            id=request_id,
+            id=self._question_id(call),
             server_label=call.server_label,
             name=call.name,
             arguments=call.arguments,
@@ -221,6 +222,15 @@ class AgentLoop:
         if not self._pending:
             self._advance(events)
         return events
+
+    def _question_id(self, call: GatewayCall) -> str:
+        """An id for the question whether to run this call, bound to its tool's definition."""
+        fresh = self._new_id("mcpr")
+        for offer in self._turn.tools.offers:
+            match offer.tool:
+                case ServerTool(server=call.server_label, name=call.name) as tool:
+                    return approval_id(fresh, tool, self._turn.created_at)
+        return fresh
 
     # ---- the turn ends early
 

@@ -34,6 +34,11 @@ class Candidate(Protocol):
     url: str
     speaks_http: bool
 
+    @property
+    def address(self) -> str:
+        """That of its engines."""
+        ...
+
     async def ask(self) -> Sequence[Known]:
         """Who is there. What it returns is the caller's to close.
 
@@ -56,6 +61,11 @@ class GrpcCandidate:
         self.url = url
         self._engine = engine
         self._is_released = False
+
+    @property
+    def address(self) -> str:
+        """That of its engine."""
+        return self._engine.address
 
     async def ask(self) -> Sequence[Known]:
         """Ask for its model."""
@@ -83,6 +93,11 @@ class HttpCandidate:
         self._api_key = api_key
         self._connection = connection
         self._scout = HttpEngine(url, api_key=api_key, timeouts=connection.timeouts)
+
+    @property
+    def address(self) -> str:
+        """That of its engines, whatever their models."""
+        return self._scout.address
 
     async def ask(self) -> Sequence[Known]:
         """Ask for its models."""
@@ -121,14 +136,23 @@ def new_candidates(
         raise ConfigError("--worker-urls: name at least one worker, as grpc://host:port")
     keys = worker_keys(settings, environment)
     try:
-        return [
-            HttpCandidate(url, keys.get(url, settings.worker_api_key), connection)
-            if is_http(url)
-            else GrpcCandidate(url, connect(url, settings.backend, connection))
-            for url in settings.worker_urls
-        ]
+        return [new_candidate(settings, connection, url, keys) for url in settings.worker_urls]
     except ConfigError as error:
         raise ConfigError(f"--worker-urls: {error}") from error
+
+
+def new_candidate(
+    settings: Settings, connection: Connection, url: str, keys: Mapping[str, str] | None = None
+) -> Candidate:
+    """The one of this URL; `keys` are those of workers that have one of their own.
+
+    Raises:
+        ConfigError: the URL is wrong.
+    """
+    if is_http(url):
+        key = (keys or {}).get(url, settings.worker_api_key)
+        return HttpCandidate(url, key, connection)
+    return GrpcCandidate(url, connect(url, settings.backend, connection))
 
 
 def is_http(url: str) -> bool:

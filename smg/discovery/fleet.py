@@ -1,19 +1,27 @@
 """All workers of the gateway from start to end: asked who they are, put in pools, models loaded.
 
-A worker that does not answer at start is asked again in the background, and joins the pool of its
-model, or brings a new one, when it does.
+A worker that does not answer at start, or is added later, is asked in the background, and joins the
+pool of its model, or brings a new one, when it does. One that is removed ends what it runs first.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 
 from smg.directory import ModelDirectory, Served
-from smg.discovery.candidates import Candidate, GrpcCandidate, Known, new_candidates
+from smg.discovery.candidates import (
+    Candidate,
+    GrpcCandidate,
+    Known,
+    new_candidate,
+    new_candidates,
+)
+from smg.discovery.departures import Departures
 from smg.discovery.groups import Group, check_told, grouped, main_group, read_aliases, settings_of
 from smg.discovery.halves import check_engines, is_split, new_halves
-from smg.errors import ConfigError, EngineError
+from smg.errors import ConfigError, Conflict, EngineError
 from smg.fleet import new_pool, new_worker
 from smg.ids import new_id
 from smg.settings import Settings, flag_of
@@ -50,17 +58,22 @@ class Fleet:
         self._settings = settings
         self._created_at = created_at
         self._observer = observer
-        connection = new_connection(settings)
+        self._connection = connection = new_connection(settings)
         self._halves = new_halves(settings, connection) if is_split(settings) else None
         self._candidates: list[Candidate] = []
         self._pools: list[Pool | PdPool] = []
         if self._halves is not None:
             self._pools = [self._halves]
-        else:
+        elif settings.worker_urls or not (settings.admin_key or settings.service_discovery):
+            # Else they may all come later.
             self._candidates = new_candidates(settings, connection, environment)
-        self._late: list[asyncio.Task[None]] = []
+        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._failures: dict[str, str] = {}
+        self._joining = asyncio.Lock()
         self._main: Group | None = None
         self.models = ModelDirectory((), read_aliases(settings.model_alias))
+        self.departures = Departures(self.models, self._give_up)
 
     async def start(self) -> None:
         """Ask all workers what they serve, and load the models.
@@ -70,6 +83,8 @@ class Fleet:
         """
         if self._halves is not None:
             await self._start_halves(self._halves)
+            return
+        if not self._candidates:
             return
         found, late = await self._first_answers()
         if found:
@@ -82,13 +97,15 @@ class Fleet:
             late = await self._start_unseen(late)
         if not late:
             self.models.check_aliases()
-        self._late = [asyncio.create_task(self._wait_for(candidate)) for candidate in late]
+        for candidate in late:
+            self._begin_asking(candidate)
 
     async def close(self) -> None:
         """Stop asking, and give up all connections."""
-        for task in self._late:
+        tasks = [*self._asking.values(), *self._leaving]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._late, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(pool.close() for pool in self._pools))
         await asyncio.gather(*(candidate.close() for candidate in self._candidates))
 
@@ -142,7 +159,16 @@ class Fleet:
         """Serve one more model."""
         settings = settings_of(self._settings, group, self._main)
         pool = await self._new_pool(settings, [self._worker(member) for member in group.members])
-        self.models.add(await self._model(settings, group, pool))
+        try:
+            self.models.add(await self._model(settings, group, pool))
+        except BaseException:  # Cancelling included: nobody else knows this pool.
+            await self._give_up(pool)
+            raise
+
+    async def _give_up(self, pool: Pool) -> None:
+        if pool in self._pools:
+            self._pools.remove(pool)
+            await pool.close()
 
     async def _new_pool(self, settings: Settings, workers: Sequence[Worker]) -> Pool:
         pool = new_pool(settings, workers, self._observer)
@@ -171,7 +197,81 @@ class Fleet:
             created_at=self._created_at,
         )
 
+    # ---- while it runs
+
+    @property
+    def candidates(self) -> Sequence[Candidate]:
+        """Every worker URL, in the order they were named; none for a model in two halves."""
+        return tuple(self._candidates)
+
+    def failure(self, address: str) -> str | None:
+        """Why a worker that answers cannot be used, if that is so."""
+        return self._failures.get(address)
+
+    async def add(self, url: str) -> Candidate:
+        """Take in one more worker; it joins in the background, once it answers.
+
+        Raises:
+            ConfigError: the URL is wrong, or the fleet is one model in two halves.
+            Conflict: there is a worker at this address.
+        """
+        candidate = await self._admit(url)
+        self._begin_asking(candidate)
+        return candidate
+
+    async def take_back(self, urls: Sequence[str]) -> None:
+        """Take in the workers of an earlier run: now if they answer at once, else when they do."""
+        candidates = []
+        for url in urls:
+            try:
+                candidates.append(await self._admit(url))
+            except Conflict:
+                log.debug("Worker %s of an earlier run is also named by a flag", url)
+            except ConfigError as error:
+                log.warning("Worker %s of an earlier run cannot be used: %s", url, error)
+        answers = await asyncio.gather(*map(_asked, candidates))
+        for candidate, answer in zip(candidates, answers, strict=True):
+            if answer is None:
+                self._begin_asking(candidate)
+            else:
+                await self._let_in(answer)
+
+    def remove(self, candidate: Candidate, grace_s: float) -> None:
+        """Send a worker nothing more; it goes when it is idle, or when the time is over."""
+        if not self.departures.is_leaving(candidate.address):
+            self.departures.retire(candidate.address)
+            leaving = asyncio.create_task(self._leave(candidate, grace_s))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+
+    async def _admit(self, url: str) -> Candidate:
+        if self._halves is not None:
+            raise ConfigError("--prefill, --decode: their workers are as the flags say")
+        candidate = new_candidate(self._settings, self._connection, url)
+        if any(candidate.address == other.address for other in self._candidates):
+            await candidate.close()
+            raise Conflict(f"There is a worker at {url} already.", code="WORKER_ALREADY_EXISTS")
+        self._candidates.append(candidate)
+        return candidate
+
+    async def _leave(self, candidate: Candidate, grace_s: float) -> None:
+        address = candidate.address
+        async with self._joining:  # It may be joining just now.
+            asking = self._asking.pop(address, None)
+            if asking is not None:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+            self.departures.retire(address)
+        await self.departures.leave(address, grace_s)
+        await candidate.close()
+        self._candidates.remove(candidate)
+        self._failures.pop(address, None)
+        log.info("Worker %s is removed", candidate.url)
+
     # ---- in the background
+
+    def _begin_asking(self, candidate: Candidate) -> None:
+        self._asking[candidate.address] = asyncio.create_task(self._wait_for(candidate))
 
     async def _wait_for(self, candidate: Candidate) -> None:
         """Ask until it answers, then let it join."""
@@ -180,8 +280,17 @@ class Fleet:
         while (answer := await _asked(candidate)) is None:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-        for known in answer:
-            await self._join(known)
+        await self._let_in(answer)
+
+    async def _let_in(self, answer: Sequence[Known]) -> None:
+        async with AsyncExitStack() as unused:
+            for known in answer:
+                unused.push_async_callback(known.engine.close)
+            # One at a time: two workers may bring the same model.
+            async with self._joining:
+                unused.pop_all()
+                for known in answer:
+                    await self._join(known)
 
     async def _join(self, known: Known) -> None:
         model = known.info.model
@@ -193,21 +302,29 @@ class Fleet:
             served.pool.add(self._worker(known))
             log.info("Worker %s joins model %s", known.engine.address, served.name)
         else:
-            log.error("Worker %s: %s has workers of another kind", known.engine.address, model)
+            self._refuse(known, f"{model} has workers of another kind")
             await known.engine.close()
 
     async def _bring(self, known: Known) -> None:
+        group = Group(known.info.model, known.speaks_http, (known,))
+        if self._main is None and not self.models.all():
+            self._main = group  # The only model is the one that the flags are about.
         try:
-            await self._add(Group(known.info.model, known.speaks_http, (known,)))
-        except ConfigError as error:  # Its pool stays, and is closed with the others.
-            log.warning("Worker %s cannot be used: %s", known.engine.address, error)
+            await self._add(group)
+        except ConfigError as error:
+            self._refuse(known, str(error))
         else:
             log.info("Worker %s brings model %s", known.engine.address, known.info.model)
+
+    def _refuse(self, known: Known, why: str) -> None:
+        address = known.engine.address
+        log.warning("Worker %s cannot be used: %s", address, why)
+        self._failures[address] = why
 
 
 async def _asked(candidate: Candidate) -> Sequence[Known] | None:
     try:
         return await candidate.ask()
     except EngineError as error:
-        log.debug("Worker %s: %s", candidate.url, error.message)
+        log.debug("Worker %s: %s", candidate.url, error)
         return None

@@ -64,7 +64,7 @@ def _is_named(group: Group, model_path: str) -> bool:
 
 def settings_of(settings: Settings, group: Group, main: Group | None) -> Settings:
     """The settings as they are for one group."""
-    if group is main:
+    if main is not None and group.model == main.model:  # It may come back with other workers.
         return settings
     unsaid: dict[str, Any] = dict.fromkeys(ONE_MODEL)
     return replace(settings, **unsaid)

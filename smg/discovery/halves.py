@@ -26,6 +26,10 @@ def is_split(settings: Settings) -> bool:
         return False
     if not settings.prefill or not settings.decode:
         raise ConfigError("--prefill, --decode: each needs the other")
+    if settings.service_discovery:
+        raise ConfigError(
+            "--service-discovery: cannot be used together with --prefill and --decode"
+        )
     if settings.worker_urls:
         raise ConfigError("--worker-urls: cannot be used together with --prefill and --decode")
     return True

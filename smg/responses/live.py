@@ -16,6 +16,8 @@ class Live:
         self.order = order
         self.feed = Feed(self._abandoned, first_frame)
         self.lease: Lease | None = None
+        self.is_lost = False
+        """Whether the lease was gone when it was to be renewed."""
         self._outlives_client = outlives_client
         self.task: asyncio.Task[None] | None = None
         self.ended: TurnFinished | None = None

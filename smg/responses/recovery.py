@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from smg.agent.loop import AgentLoop, Progress
+from smg.agent.run import Journal
 from smg.errors import Conflict, GatewayError
 from smg.events import (
     CallReady,
@@ -154,10 +155,10 @@ class Recovery:
 
     def _prelude(
         self, steps: Sequence[Step], seen: Replayed
-    ) -> Callable[[AgentLoop, Outlet], Awaitable[None]]:
+    ) -> Callable[[AgentLoop, Outlet, Journal], Awaitable[None]]:
         """What is published first: what was cut short is closed, lost calls get their results."""
 
-        async def publish(loop: AgentLoop, outlet: Outlet) -> None:
+        async def publish(loop: AgentLoop, outlet: Outlet, journal: Journal) -> None:
             if seen.next_number == 0:
                 outlet.open()
             known = {item.id for item in loop.output}
@@ -169,22 +170,25 @@ class Recovery:
             for call in [item for item in loop.output if _is_pending(item)]:
                 assert isinstance(call, McpCall | HostedCall)
                 if not self._is_idempotent(call.server_label, call.name):
-                    await self._settle(loop, outlet, call)
+                    await outlet.publish(await self._settle(loop, journal, call))
 
         return publish
 
-    async def _settle(self, loop: AgentLoop, outlet: Outlet, call: McpCall | HostedCall) -> None:
+    async def _settle(
+        self, loop: AgentLoop, journal: Journal, call: McpCall | HostedCall
+    ) -> list[Event]:
         message = (
             "The gateway was restarted while this tool was called: nobody knows whether it ran. "
             "Do not assume either."
         )
         result = ToolResult(error=ToolError(kind="mcp_protocol_error", message=message))
-        events: list[Event] = []
         if self._runs.durability.on_unknown_outcome == "ask" and isinstance(call, McpCall):
-            events = loop.ask_again(call.id, self._kitchen.new_id("mcpr"), result)
-        else:
-            events = loop.tool_finished(call.id, result)
-        await outlet.publish(events)
+            return loop.ask_again(call.id, result)
+        events = loop.tool_finished(call.id, result)
+        settled = events[0]
+        assert isinstance(settled, ItemFinished)
+        await journal.answered(settled.item)  # Or the next process would settle it again.
+        return events
 
     async def _end(self, lease: Lease, outcome: Outcome, error: GatewayError | None) -> None:
         """Store the end of a response that nobody goes on with; its stream says so too."""

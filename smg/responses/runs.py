@@ -55,7 +55,7 @@ class Restart:
     progress: Progress
     place: Place
     next_step: int
-    prelude: Callable[[AgentLoop, Outlet], Awaitable[None]]
+    prelude: Callable[[AgentLoop, Outlet, Journal], Awaitable[None]]
     """What is to be published before the turn goes on."""
 
 
@@ -228,7 +228,7 @@ class Runs:
         tools = _Perilous(order.tools or self._tools)
         try:
             if restart is not None:
-                await restart.prelude(loop, outlet)
+                await restart.prelude(loop, outlet, journal)
             else:
                 await outlet.publish(loop.begin())
             crew = Crew(order.model, tools, outlet.publish, journal)
@@ -272,8 +272,12 @@ class Runs:
             if await self._store.journal.renew(lease, self.durability.lease_seconds):
                 live.cancel()
         except Conflict:
-            # Ended in this very moment, or taken over: its own next write will tell.
+            # Perhaps it ended in this very moment. Who is still here at the next beat was ended, or
+            # taken over, elsewhere, and may wait for a tool that nobody wants any more.
             log.debug("The lease of %s is gone", lease.response_id)
+            if live.is_lost:
+                live.cancel()
+            live.is_lost = True
         except GatewayError as error:
             log.warning("The lease of %s was not renewed: %s", lease.response_id, error)
 

@@ -317,6 +317,22 @@ class ApprovalStore(Protocol):
         ...
 
 
+class WorkerStore(Protocol):
+    """Keeps the URLs of workers that were added while a gateway ran."""
+
+    async def add(self, url: str) -> bool:
+        """Remember a worker; `False`: it was remembered already."""
+        ...
+
+    async def remove(self, url: str) -> None:
+        """Forget a worker, if it was remembered."""
+        ...
+
+    async def urls(self) -> Sequence[str]:
+        """All that are remembered, in the order in which they were added."""
+        ...
+
+
 class Store(Protocol):
     """Everything that is kept."""
 
@@ -338,6 +354,11 @@ class Store(Protocol):
     @property
     def journal(self) -> JournalStore:
         """What unfinished responses need."""
+        ...
+
+    @property
+    def workers(self) -> WorkerStore:
+        """Workers that were added while a gateway ran."""
         ...
 
     async def give_back(self, pages: int) -> int:

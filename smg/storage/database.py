@@ -10,7 +10,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -181,6 +181,15 @@ def sqlite_file(url: str) -> Path | None:
     parsed = _parsed(url)
     is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in MEMORY
     return Path(parsed.database or "") if is_file else None
+
+
+def bytes_on_disk(file: Path) -> int:
+    """How much a SQLite file takes, with what was written lately and is not yet in it."""
+    total = 0
+    for each in (file, file.with_name(f"{file.name}-wal")):
+        with suppress(FileNotFoundError):
+            total += each.stat().st_size
+    return total
 
 
 def _parsed(url: str) -> URL:

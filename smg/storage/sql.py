@@ -9,6 +9,7 @@ from smg.storage.database import BUSY_SECONDS, Database, Synchronous, open_datab
 from smg.storage.journal import SqlJournal
 from smg.storage.migrations import migrate
 from smg.storage.responses import SqlResponses
+from smg.storage.workers import SqlWorkers
 
 
 class SqlStore:
@@ -20,6 +21,7 @@ class SqlStore:
         self.conversations = SqlConversations(database)
         self.journal = SqlJournal(database)
         self.approvals = SqlApprovals(database)
+        self.workers = SqlWorkers(database)
 
     @classmethod
     async def open(

@@ -156,6 +156,15 @@ approvals = Table(
     PrimaryKeyConstraint("owner", "request_id", name="pk_approvals"),
 )
 
+# Workers that were added while a gateway ran, for the next start.
+workers = Table(
+    "workers",
+    metadata,
+    Column("url", Text, nullable=False),
+    Column("added_at", Double, nullable=False),
+    PrimaryKeyConstraint("url", name="pk_workers"),
+)
+
 
 class database_now(FunctionElement[float]):  # noqa: N801 - an SQL function, used like func.now
     """Unix seconds by the database's clock: gateways' clocks may differ, leases may not."""

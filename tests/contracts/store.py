@@ -21,6 +21,8 @@ from smg.storage.records import (
     ItemPage,
     Lease,
     Page,
+    Repeated,
+    RepeatKey,
     ResponseRecord,
     Step,
     UnfinishedResponse,
@@ -760,6 +762,24 @@ async def test_a_repeated_request_gets_the_first_response(store: Store) -> None:
     assert await journal.remember_key(BOB, "key", "other", "resp_6") == "resp_3"
 
 
+async def test_a_response_and_its_key_are_stored_together_or_not_at_all(store: Store) -> None:
+    async def begin(name: str, asked: str) -> Lease:
+        record = replace(response(name, status="in_progress"), output=())
+        key = RepeatKey("key", asked)
+        return await store.responses.begin_claimed(record, "gateway-1", 60, key=key)
+
+    assert (await begin("a", "hash")).response_id == "resp_a"
+    with pytest.raises(Repeated) as caught:
+        await begin("b", "hash")
+    assert caught.value.response_id == "resp_a"
+    with pytest.raises(Conflict) as refused:
+        await begin("c", "other")
+    assert refused.value.code == "idempotency_key_reused"
+    for name in ("resp_b", "resp_c"):
+        with pytest.raises(NotFound):
+            await store.responses.get(name, ANN)
+
+
 async def test_idempotency_keys_expire(store: Store) -> None:
     assert await store.journal.remember_key(ANN, "key", "hash", "resp_1") is None
     await purge(store, before=2000)
@@ -798,3 +818,13 @@ async def test_a_chain_does_not_reach_into_somebody_elses_responses(store: Store
     await store.responses.save(response("a"))
     await store.responses.save(replace(response("b", after="resp_a"), owner=BOB))
     assert ids(await store.responses.history("resp_b", BOB)) == ["in_b", "out_b"]
+
+
+async def test_workers_are_remembered_once_until_they_are_forgotten(store: Store) -> None:
+    assert await store.workers.add("grpc://b:1") is True
+    assert await store.workers.add("grpc://a:1") is True
+    assert await store.workers.add("grpc://b:1") is False
+    assert await store.workers.urls() == ["grpc://b:1", "grpc://a:1"]
+    await store.workers.remove("grpc://b:1")
+    await store.workers.remove("grpc://b:1")
+    assert await store.workers.urls() == ["grpc://a:1"]

@@ -152,6 +152,10 @@ async def test_what_one_process_works_on_another_cancels(tmp_path: Path) -> None
             answer = await there.post(f"/responses/{response_id}/cancel")
             assert answer.json()["status"] == "cancelled"
             assert (await here.get(f"/responses/{response_id}")).json()["status"] == "cancelled"
+            # This one's stream ends with the run: it does not go on behind the client's back.
+            told = events_in((await here.get(f"/responses/{response_id}?stream=true")).content)
+            assert "response.completed" not in {event["type"] for event in told}
+            await around.ledger.release()
             assert len(around.engine.requests) == 1
 
 

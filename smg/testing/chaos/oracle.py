@@ -1,7 +1,7 @@
 """Judging what is left of a turn whose gateways died: values in, complaints out."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,8 +113,8 @@ def _stream(trial: Trial, remains: Remains) -> list[str]:
 def _fold(events: Sequence[Json], body: Json) -> list[str]:
     """Compare the items that a stream has built with those of the response.
 
-    Items that are `incomplete` may be missing in either: superseded ones in the response, and
-    in the stream the end of those that were cut by a failure.
+    What was superseded is not in the response. Items that are `incomplete` in the response were
+    cut by a failure: the stream does not show their end.
     """
     complaints = []
     texts: dict[int, str] = {}
@@ -135,19 +135,27 @@ def _fold(events: Sequence[Json], body: Json) -> list[str]:
     ids = [item["id"] for item in body["output"]]
     if ids != [it for _, it in sorted(begun.items()) if it in ids]:
         complaints.append(f"the stream shows {begun}, the response has {ids}")
-    return complaints + _same_items(done, body["output"]) + _same_texts(done, texts)
+    may_miss = _may_be_superseded if body["status"] == "completed" else _is_cut
+    return complaints + _same_items(done, body["output"], may_miss) + _same_texts(done, texts)
 
 
-def _same_items(done: Mapping[int, Json], output: Sequence[Json]) -> list[str]:
+def _same_items(
+    done: Mapping[int, Json], output: Sequence[Json], may_miss: Callable[[Json], bool]
+) -> list[str]:
     final = {item["id"]: item for item in output}
     shown = {item["id"]: item for item in done.values()}
     complaints = [
         f"{item} was shown to its end, the response has {final.get(name)}"
         for name, item in shown.items()
-        if final.get(name, item) != item or (name not in final and not _is_cut(item))
+        if final.get(name, item) != item or (name not in final and not may_miss(item))
     ]
     open_ = [item for name, item in final.items() if name not in shown and not _is_cut(item)]
     return complaints + [f"{item} never ends in the stream" for item in open_]
+
+
+def _may_be_superseded(item: Json) -> bool:
+    """Whether a generation that was cut may have made the item: then it was made anew."""
+    return _is_cut(item) or item["type"] == "reasoning"
 
 
 def _is_cut(item: Json) -> bool:

@@ -9,6 +9,7 @@ import httpx2
 from smg.testing.chaos.world import Victim
 
 SPOKEN = "All of it is settled now, and here is a long and happy ending."
+THOUGHT = "What could be said of it?"
 DESK = {"type": "mcp", "server_label": "desk", "require_approval": "never"}
 
 
@@ -22,6 +23,7 @@ class Kind:
     calls: int = 0
     in_conversation: bool = False
     has_key: bool = False
+    thinks: bool = False
 
 
 KINDS = (
@@ -29,7 +31,7 @@ KINDS = (
     Kind(name="stream with a call", streamed=True, calls=1),
     Kind(name="background with a call", background=True, calls=1),
     Kind(name="background with two calls", background=True, calls=2),
-    Kind(name="background stream", background=True, streamed=True),
+    Kind(name="background stream, with thoughts", background=True, streamed=True, thinks=True),
     Kind(name="conversation, streamed", streamed=True, in_conversation=True),
     Kind(name="conversation, background", background=True, calls=1, in_conversation=True),
     Kind(name="conversation, whole", in_conversation=True),
@@ -60,9 +62,10 @@ class Trial:
     def request(self) -> dict[str, Any]:
         """The body to send."""
         calls = "".join(f"[[call:book {json.dumps({'what': it})}]]" for it in self.things)
+        thought = f"[[think:{THOUGHT}]]" if self.kind.thinks else ""
         body: dict[str, Any] = {
             "model": "scripted",
-            "input": f"{calls}[[say:{SPOKEN}]]",
+            "input": f"{thought}{calls}[[say:{SPOKEN}]]",
             "metadata": {"trial": self.id},
             "stream": self.kind.streamed,
             "background": self.kind.background,

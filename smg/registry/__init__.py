@@ -1,0 +1,1 @@
+"""The workers over HTTP: who is there, and adding and removing them while the gateway runs."""
