@@ -177,8 +177,9 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
             strict=settings.strict_streams,
         )
         doors = new_doors(settings)
-        grace_s = settings.shutdown_grace_seconds
-        stack.push_async_callback(lambda: runs.close(doors.grace_left(grace_s)))
+        stack.push_async_callback(
+            lambda: runs.close(doors.grace_left(settings.shutdown_grace_seconds))
+        )
         kitchen = Kitchen(
             models=models,
             tools=ConfiguredTools(toolbox, brought),

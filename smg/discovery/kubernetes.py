@@ -11,9 +11,11 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from smg.errors import ConfigError
+from smg.discovery.candidates import Candidate
+from smg.discovery.fleet import Fleet
+from smg.errors import ConfigError, Conflict
 from smg.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -36,24 +38,14 @@ IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
 Json = dict[str, Any]
 
 
-class Workers(Protocol):
-    """Who is told of workers."""
-
-    def add_worker(self, url: str) -> None:
-        """Let one more worker join when it answers."""
-        ...
-
-    def remove_worker(self, url: str) -> None:
-        """Let a worker go once what it runs has ended."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """Which pods are workers, and where."""
 
     selector: str
     port: int
+    grace_s: float
+    """How long the worker of a pod that goes may take to end what it runs."""
     namespace: str | None = None
     relist_s: int = RELIST_S
     """Longest time that a missed event can stay unnoticed."""
@@ -61,7 +53,7 @@ class Wanted:
 
 @asynccontextmanager
 async def discovering(
-    settings: Settings, workers: Workers, environment: Mapping[str, str]
+    settings: Settings, fleet: Fleet, environment: Mapping[str, str]
 ) -> AsyncGenerator[None, None]:
     """Follow the cluster's pods within the block, if the settings say so.
 
@@ -73,7 +65,7 @@ async def discovering(
         yield
         return
     api = await _new_api(environment)
-    following = asyncio.create_task(PodDiscovery(api, wanted, workers).run())
+    following = asyncio.create_task(PodDiscovery(api, wanted, fleet).run())
     try:
         yield
     finally:
@@ -101,6 +93,7 @@ def read_wanted(settings: Settings) -> Wanted | None:
     return Wanted(
         selector=",".join(settings.selector),
         port=settings.service_discovery_port,
+        grace_s=settings.response_timeout_secs,  # Nothing is cut off by us: no response is longer.
         namespace=settings.service_discovery_namespace,
     )
 
@@ -141,13 +134,13 @@ def _name(pod: Json) -> str:
 class PodDiscovery:
     """Pods as they come and go."""
 
-    def __init__(self, api: Any, wanted: Wanted, workers: Workers) -> None:
+    def __init__(self, api: Any, wanted: Wanted, fleet: Fleet) -> None:
         """`api` is the client's CoreV1Api."""
         self._api = api
         self._wanted = wanted
-        self._workers = workers
+        self._fleet = fleet
         self._pods: dict[str, frozenset[str]] = {}
-        self._joined: frozenset[str] = frozenset()
+        self._joined: dict[str, Candidate] = {}
 
     async def run(self) -> None:
         """List the pods and watch them, again and again.
@@ -185,7 +178,7 @@ class PodDiscovery:
             raise ApiException(status=response.status, reason=body)
         listing: Json = json.loads(body)
         self._pods = {_key(pod): self._urls(pod) for pod in listing.get("items") or ()}
-        self._apply()
+        await self._apply()
         version: str = listing["metadata"]["resourceVersion"]
         return version
 
@@ -200,14 +193,14 @@ class PodDiscovery:
                 question, **names, resource_version=version, timeout_seconds=wait_s
             )
             async for event in events:
-                self._follow(event["type"], event["raw_object"])
+                await self._follow(event["type"], event["raw_object"])
 
-    def _follow(self, kind: str, pod: Json) -> None:
+    async def _follow(self, kind: str, pod: Json) -> None:
         if kind == "DELETED":
             self._pods.pop(_key(pod), None)
         elif kind in {"ADDED", "MODIFIED"}:
             self._pods[_key(pod)] = self._urls(pod)
-        self._apply()
+        await self._apply()
 
     def _question(self) -> tuple[Any, Json]:
         names: Json = {"label_selector": self._wanted.selector}
@@ -218,15 +211,21 @@ class PodDiscovery:
     def _urls(self, pod: Json) -> frozenset[str]:
         return worker_urls(pod, self._wanted.port)
 
-    def _apply(self) -> None:
+    async def _apply(self) -> None:
         """Let come who is new, and go who is gone."""
         urls: frozenset[str] = frozenset().union(*self._pods.values())
-        for url in sorted(self._joined - urls):
-            self._workers.remove_worker(url)
-        for url in sorted(urls - self._joined):
-            log.info("Kubernetes has worker %s", url)
-            self._workers.add_worker(url)
-        self._joined = urls
+        for url in self._joined.keys() - urls:
+            candidate = self._joined.pop(url)
+            if candidate in self._fleet.candidates:  # An administrator may have removed it.
+                log.info("Worker %s leaves: its pod is gone, or not ready", url)
+                self._fleet.remove(candidate, self._wanted.grace_s)
+        for url in sorted(urls - self._joined.keys()):
+            try:
+                self._joined[url] = await self._fleet.add(url)
+            except Conflict:  # It is on its way out, or is there by a flag: see the next list.
+                log.debug("Worker %s is known already", url)
+            else:
+                log.info("Worker %s comes: its pod is ready", url)
 
 
 def _key(pod: Json) -> str:

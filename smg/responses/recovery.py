@@ -34,6 +34,7 @@ from smg.items import (
     Status,
     ToolError,
 )
+from smg.responses.adorn import Adornment
 from smg.responses.body import Head
 from smg.responses.kitchen import Kitchen, Order
 from smg.responses.outlet import Outlet
@@ -198,13 +199,15 @@ class Recovery:
         head = Head(steps[0].state["head"] if steps else record.body)
         progress = _written(steps)
         seen = await self._replayed(lease)
-        items = _told(progress.items, seen)
+        wants_sealed = bool(steps) and steps[0].state["seals_reasoning"]
+        adornment = Adornment(self._kitchen.seal, lease.owner, seals_reasoning=wants_sealed)
+        items = adornment.items(_told(progress.items, seen))
         event = TurnFinished(outcome, items, progress.usage, error=error)
         body = final_body(head, event, self._kitchen.now())
         frames: list[bytes] = []
         if seen.next_number:
             renderer = Renderer(head, self._kitchen.now, _place(progress, seen))
-            last = (*_unseen(progress.items, seen), event)
+            last = adornment.adorned([*_unseen(progress.items, seen), event])
             frames = [frame for told in last for frame in renderer.render(told)]
         try:
             await store.responses.save(
