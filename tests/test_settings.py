@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import re
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -43,6 +43,8 @@ def sample(name: str) -> tuple[str, Any]:
             return str(value), type(default)(value)
         case tuple():
             return "a b", ("a", "b")
+        case _ if "int" in str(get_type_hints(Settings)[name]):
+            return "7", 7
         case _:
             return "text", "text"
 

@@ -311,7 +311,7 @@ class Fleet:
             self._main = group  # The only model is the one that the flags are about.
         try:
             await self._add(group)
-        except ConfigError as error:
+        except (ConfigError, EngineError) as error:  # It may have gone again.
             self._refuse(known, str(error))
         else:
             log.info("Worker %s brings model %s", known.engine.address, known.info.model)

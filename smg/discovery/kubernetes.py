@@ -28,6 +28,7 @@ LONGEST_PAUSE_S = 30.0
 STEADY_S = 5.0
 """A watch that lasted so long has worked: the next pause is a short one again."""
 RELIST_S = 60
+RETRY_S = 1.0
 SLACK_S = 15.0
 """How much later than asked for the server may end a watch."""
 LIST_TIMEOUT_S = 30.0
@@ -141,12 +142,24 @@ class PodDiscovery:
         self._fleet = fleet
         self._pods: dict[str, frozenset[str]] = {}
         self._joined: dict[str, Candidate] = {}
+        self._applying = asyncio.Lock()
 
     async def run(self) -> None:
         """List the pods and watch them, again and again.
 
         While the cluster's API does not answer, the workers stay as they were.
         """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._ask_for_ever())
+            group.create_task(self._retry_for_ever())
+
+    async def _retry_for_ever(self) -> None:
+        """Take back workers that were still on their way out when their pods were ready again."""
+        while True:
+            await asyncio.sleep(RETRY_S)
+            await self._apply()
+
+    async def _ask_for_ever(self) -> None:
         pause_s = FIRST_PAUSE_S
         while True:
             began_at = time.monotonic()
@@ -213,6 +226,10 @@ class PodDiscovery:
 
     async def _apply(self) -> None:
         """Let come who is new, and go who is gone."""
+        async with self._applying:
+            await self._apply_now()
+
+    async def _apply_now(self) -> None:
         urls: frozenset[str] = frozenset().union(*self._pods.values())
         for url in self._joined.keys() - urls:
             candidate = self._joined.pop(url)
@@ -222,7 +239,7 @@ class PodDiscovery:
         for url in sorted(urls - self._joined.keys()):
             try:
                 self._joined[url] = await self._fleet.add(url)
-            except Conflict:  # It is on its way out, or is there by a flag: see the next list.
+            except Conflict:  # It is on its way out, or is there by a flag: tried again soon.
                 log.debug("Worker %s is known already", url)
             else:
                 log.info("Worker %s comes: its pod is ready", url)

@@ -329,7 +329,7 @@ class WorkerStore(Protocol):
         ...
 
     async def urls(self) -> Sequence[str]:
-        """All that are remembered, in the order in which they were added."""
+        """All that are remembered, in the order of the alphabet."""
         ...
 
 

@@ -32,6 +32,6 @@ class SqlWorkers:
         await self._database.write(lambda c: c.execute(forget))
 
     async def urls(self) -> list[str]:
-        """All that are remembered, in the order in which they were added."""
-        query = select(workers.c.url).order_by(workers.c.added_at, workers.c.url)
+        """All that are remembered, in the order of the alphabet."""
+        query = select(workers.c.url).order_by(workers.c.url)
         return await self._database.read(lambda c: list(c.scalars(query)))

@@ -824,7 +824,7 @@ async def test_workers_are_remembered_once_until_they_are_forgotten(store: Store
     assert await store.workers.add("grpc://b:1") is True
     assert await store.workers.add("grpc://a:1") is True
     assert await store.workers.add("grpc://b:1") is False
-    assert await store.workers.urls() == ["grpc://b:1", "grpc://a:1"]
+    assert await store.workers.urls() == ["grpc://a:1", "grpc://b:1"]
     await store.workers.remove("grpc://b:1")
     await store.workers.remove("grpc://b:1")
     assert await store.workers.urls() == ["grpc://a:1"]

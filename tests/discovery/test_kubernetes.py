@@ -185,7 +185,8 @@ async def test_workers_stay_while_the_cluster_does_not_answer(
 async def test_pods_of_one_model_that_come_together_share_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with world(tmp_path, monkeypatch) as it, ScriptedEngine() as other:
+    flags = {"policy": "round_robin"}
+    async with world(tmp_path, monkeypatch, **flags) as it, ScriptedEngine() as other:
         await it.cluster.asks(watches=True, times=1)
         second = int(other.address.rpartition(":")[2])
         await it.cluster.put(pod("engines", it.port, second))

@@ -10,7 +10,9 @@ import httpx2
 import pytest
 
 from smg.app import gateway
-from smg.errors import ConfigError
+from smg.discovery.fleet import Fleet
+from smg.errors import ConfigError, StorageError
+from smg.registry.workers import Registry, RegistryRules
 from smg.settings import Settings
 from smg.testing.engine import EngineOptions, ScriptedEngine
 from smg.testing.vocabulary import MODEL_PATH
@@ -354,3 +356,31 @@ async def test_with_several_processes_workers_are_only_shown(tmp_path: Path) -> 
         for method, path in (("POST", ""), ("DELETE", f"/{worker['id']}")):
             answer = await operator.ask(method, path, {"url": "grpc://127.0.0.1:1"})
             assert answer.json()["error"]["code"] == "several_processes"
+
+
+class FullStore:
+    """A WorkerStore that takes nothing."""
+
+    async def add(self, url: str) -> bool:
+        raise StorageError(f"No room for {url}.")
+
+    async def remove(self, url: str) -> None:
+        raise StorageError(f"{url} cannot be forgotten.")
+
+    async def urls(self) -> list[str]:
+        return []
+
+
+async def test_what_cannot_be_remembered_is_not_taken_in(nobody: int) -> None:
+    fleet = Fleet(Settings(admin_key=KEY, model_path=str(MODEL_PATH)), {}, 0)
+    await fleet.start()
+    registry = Registry(fleet, RegistryRules(drain_s=1.0), FullStore())
+    with pytest.raises(StorageError):
+        await registry.add(f"grpc://127.0.0.1:{nobody}")
+
+    async def is_empty() -> bool:
+        await asyncio.sleep(0)
+        return not registry.all()
+
+    await until(is_empty)
+    await fleet.close()
