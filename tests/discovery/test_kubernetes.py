@@ -153,9 +153,9 @@ async def test_after_a_watch_that_breaks_the_pods_are_listed_again(
     code: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world(tmp_path, monkeypatch) as it:
+        await it.cluster.asks(watches=True, times=1)
         await it.cluster.put(pod("engine-1", it.port))
         await it.serves(1)
-        await it.cluster.asks(watches=True, times=1)
         it.cluster.miss("engine-1")
         await (it.cluster.hang_up() if code is None else it.cluster.tell_error(code))
         await it.serves(0)
@@ -168,9 +168,9 @@ async def test_workers_stay_while_the_cluster_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with world(tmp_path, monkeypatch) as it:
+        await it.cluster.asks(watches=True, times=1)
         await it.cluster.put(pod("engine-1", it.port))
         await it.serves(1)
-        await it.cluster.asks(watches=True, times=1)
         it.cluster.refusal = 403
         it.cluster.miss("engine-1")
         lists = it.cluster.count(watches=False)
