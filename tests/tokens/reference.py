@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path("/work/shared/templates")
+FOLDER = Path(__file__).parents[3] / "shared" / "templates"
 REFERENCE = sorted(FOLDER.glob("*.jinja"))
 
 each_reference = pytest.mark.parametrize(
