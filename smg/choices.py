@@ -13,7 +13,7 @@ from typing import Any
 
 from smg.agent.loop import AgentLoop
 from smg.agent.run import Crew, Model, Tools, run_turn
-from smg.errors import GatewayError
+from smg.errors import our_mistake
 from smg.events import Event, TurnFinished
 from smg.turn import NewId, Turn
 from smg.web.feed import Feed
@@ -118,8 +118,7 @@ class Choices:
             await run_turn(loop, choice.turn, crew, first=choice.first)
         except Exception:  # The edge of a turn: a bug is told to the client, once.
             log.exception("Completion %s failed by a mistake of ours", choice.turn.id)
-            failure = GatewayError("The gateway made a mistake; it has been logged.")
-            await publish(loop.fail(failure))
+            await publish(loop.fail(our_mistake()))
         return ended[-1]
 
 

@@ -56,6 +56,11 @@ class GatewayError(Exception):
         }
 
 
+def our_mistake() -> GatewayError:
+    """What a client is told of an exception nobody foresaw; the log has the exception itself."""
+    return GatewayError("The gateway made a mistake; it has been logged.")
+
+
 class RequestError(GatewayError):
     """Raised when the client asked for something that cannot be done."""
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from smg.agent.loop import AgentLoop, Progress
 from smg.agent.run import Crew, Journal, NoJournal, Tools, run_turn
-from smg.errors import Conflict, GatewayError, NotFound
+from smg.errors import Conflict, GatewayError, NotFound, our_mistake
 from smg.events import Usage
 from smg.faults import reached
 from smg.responses.adorn import Adornment
@@ -94,7 +94,7 @@ class Runs:
         """
         adornment = self._adornment(order)
         lease = None
-        if _is_durable(order) or (order.stored and key is not None):
+        if _is_durable(order, key):
             lease = await self._store.responses.begin_claimed(
                 begun(order, adornment.items(order.turn.input)),
                 self.holder,
@@ -141,7 +141,7 @@ class Runs:
             await self._store.journal.forget_key(turn.owner, key.key, turn.id)
         if turn.approved or order.denied:
             await self._store.approvals.take_back(turn.owner, turn.id)
-        if key is not None or _is_durable(order):
+        if _is_durable(order, key):
             await responses.set_status(turn.id, turn.owner, UNFINISHED, "cancelled")
             await responses.delete(turn.id, turn.owner)
 
@@ -239,8 +239,7 @@ class Runs:
             await outlet.publish(loop.fail(error))
         except Exception:  # The edge of a turn: a bug must not leave readers waiting.
             log.exception("Response %s failed by a mistake of the gateway", order.turn.id)
-            told = GatewayError("The gateway made a mistake; it has been logged.")
-            await outlet.publish(loop.fail(told))
+            await outlet.publish(loop.fail(our_mistake()))
 
     async def _stopped(self, live: Live, outlet: Outlet, loop: AgentLoop) -> None:
         """What a cancelled task leaves behind: a cancelled response, or one to be taken over."""
@@ -295,8 +294,8 @@ class _Perilous:
         return result
 
 
-def _is_durable(order: Order) -> bool:
+def _is_durable(order: Order, key: RepeatKey | None) -> bool:
     """Whether a response must be known before its end: somebody could ask for it again."""
     calls_tools = any(isinstance(offer.tool, ServerTool) for offer in order.turn.tools.offers)
     seen_by_others = order.background or order.streamed or order.conversation_id is not None
-    return order.stored and (seen_by_others or calls_tools)
+    return order.stored and (seen_by_others or calls_tools or key is not None)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from smg.agent.silence import Silence
-from smg.errors import Conflict, GatewayError, InvalidRequest
+from smg.errors import Conflict, GatewayError, InvalidRequest, our_mistake
 from smg.events import Outcome
 from smg.items import Item
 from smg.responses.intake import accept
@@ -110,8 +110,7 @@ class Session:
             await self._fail(fields, error)
         except Exception:  # The edge of a frame: a bug must not leave the client waiting.
             log.exception("A WebSocket frame failed by a mistake of the gateway")
-            mistake = GatewayError("The gateway made a mistake; it has been logged.")
-            await self._fail(fields, mistake)
+            await self._fail(fields, our_mistake())
 
     async def _respond(self, fields: Mapping[str, Any]) -> None:
         request = self._request(fields)

@@ -6,7 +6,7 @@ import re
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from smg.errors import GatewayError
+from smg.errors import our_mistake
 from smg.ids import new_id
 from smg.web.errors import response_for
 
@@ -47,5 +47,4 @@ class Edge:
             log.exception("%s %s failed (%s)", scope["method"], scope["path"], request_id)
             if started:
                 raise  # The status is out; all that is left to do is to close the connection.
-            told = GatewayError("The gateway made a mistake; it has been logged.")
-            await response_for(told)(scope, receive, send_named)
+            await response_for(our_mistake())(scope, receive, send_named)
