@@ -22,6 +22,7 @@ from smg.mcp.breaker import Breaker
 from smg.mcp.definitions import Catalog, clean_text
 from smg.mcp.listing import follow_changes, list_tools
 from smg.mcp.pins import Pins
+from smg.mcp.sampling import Ask, Questions
 from smg.mcp.spec import ServerSpec
 from smg.mcp.transports import Connect, Traces, open_streams
 from smg.turn import Now
@@ -45,6 +46,18 @@ class State(StrEnum):
     DOWN = "down"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ties:
+    """What connections have to do with besides their servers."""
+
+    connect: Connect = open_streams
+    ask: Ask | None = None
+    """Who answers servers that may ask the model; `None`: nobody."""
+
+
+NO_TIES = Ties()
+
+
 @dataclass(slots=True)
 class Live:
     """A connection while it holds."""
@@ -59,7 +72,7 @@ class KeptConnection:
     One task of its own enters and leaves the SDK's contexts, which may not change hands.
     """
 
-    def __init__(self, spec: ServerSpec, now: Now, connect: Connect = open_streams) -> None:
+    def __init__(self, spec: ServerSpec, now: Now, ties: Ties = NO_TIES) -> None:
         self.spec = spec
         self.state = State.CONNECTING
         self.error: str | None = None
@@ -68,9 +81,10 @@ class KeptConnection:
         self.catalog = Catalog()
         """The tools that may be offered, as last seen."""
         self._now = now
-        self._connect = connect
+        self._connect = ties.connect
         self._breaker = Breaker(spec.breaker)
         self._pins = Pins(spec.on_change)
+        self._questions = Questions(spec, ties.ask)
         self._task: asyncio.Task[None] | None = None
         self._scope = anyio.CancelScope()
         self._closing = asyncio.Event()
@@ -165,6 +179,7 @@ class KeptConnection:
         return Client(
             self._connect(self.spec, traces),
             message_handler=heard,
+            sampling_callback=self._questions.callback,
             client_info=Implementation(name="smg", version=__version__),
             mode="legacy" if self._legacy else "auto",
             cache=None,

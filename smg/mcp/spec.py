@@ -111,6 +111,20 @@ class BreakerLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingLimits:
+    """How much a server may ask of the gateway's own model (smg.mcp.sampling)."""
+
+    model: str | None = None
+    """Who answers where the server's hints name no model served here; `None`: the first."""
+    max_tokens: int = 1024
+    """For one answer, whatever the server asks for."""
+    max_requests: int = 4
+    """For one call of a tool."""
+    timeout_s: float = 30.0
+    """For one answer; the call's own deadline goes on meanwhile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSpec:
     """One tool server: where it is, what of it is offered, and how long anybody waits for it."""
 
@@ -143,6 +157,8 @@ class ServerSpec:
     builtin_tool: str | None = None
     """The one of them that does, by the name under which it is offered; `None`: all."""
     breaker: BreakerLimits = BreakerLimits()
+    sampling: SamplingLimits | None = None
+    """What it may ask of the gateway's model; `None`: nothing."""
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
     """Further texts that messages about this server must not show."""
 

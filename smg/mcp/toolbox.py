@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from smg.errors import ToolServerError
 from smg.items import McpTool
 from smg.mcp.client import Progress, ServerConnection
-from smg.mcp.connection import State
+from smg.mcp.connection import NO_TIES, State, Ties
 from smg.mcp.results import failure, read_arguments
 from smg.mcp.spec import ServerSpec
-from smg.mcp.transports import Connect, open_streams
 from smg.turn import Now, ToolResult
 
 
@@ -45,6 +44,8 @@ class ServerStatus:
     """Calls under way."""
     progress: float | None
     """How much was done of the call that last told it, from 0 to 1."""
+    questions: int
+    """Questions to the model that were answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +61,10 @@ class Reloaded:
 class Toolbox:
     """The configured servers, connected from `start` to `close`."""
 
-    def __init__(
-        self, specs: Iterable[ServerSpec], now: Now, connect: Connect = open_streams
-    ) -> None:
+    def __init__(self, specs: Iterable[ServerSpec], now: Now, ties: Ties = NO_TIES) -> None:
         self._now = now
-        self._connect = connect
-        self._connections = {spec.label: ServerConnection(spec, now, connect) for spec in specs}
+        self._ties = ties
+        self._connections = {spec.label: ServerConnection(spec, now, ties) for spec in specs}
         self._retired: dict[ServerConnection, asyncio.Task[None]] = {}
 
     @property
@@ -128,7 +127,7 @@ class Toolbox:
                 after[spec.label] = old
                 old.approve()
             else:
-                after[spec.label] = ServerConnection(spec, self._now, self._connect)
+                after[spec.label] = ServerConnection(spec, self._now, self._ties)
                 fresh.append(after[spec.label])
         self._connections = after
         for label, connection in before.items():
@@ -231,6 +230,7 @@ def _status(connection: ServerConnection) -> ServerStatus:
         breaker=connection.breaker,
         running=connection.running,
         progress=connection.progress,
+        questions=connection.questions,
     )
 
 
