@@ -161,9 +161,11 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         telemetry = Telemetry()
         fleet = Fleet(settings, os.environ, now(), telemetry)
         stack.push_async_callback(fleet.close)
-        toolbox = new_toolbox(settings, Ties(ask=new_sampler(settings, fleet.models)))
         store = await open_store(settings, telemetry)
         stack.push_async_callback(store.close)
+        toolbox = new_toolbox(
+            settings, Ties(ask=new_sampler(settings, fleet.models), pins=store.pins)
+        )
         stack.push_async_callback(toolbox.close)
         await asyncio.gather(start_fleet(fleet, settings, store), toolbox.start())
         await stack.enter_async_context(discovering(settings, fleet, os.environ))

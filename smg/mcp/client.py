@@ -71,9 +71,13 @@ class ServerConnection(KeptConnection):
         """Why nothing of the server may be used, though it may be there."""
         return self._pins.blocked
 
-    def approve(self) -> None:
-        """Agree to the tools as they are now."""
-        self.catalog = self._pins.approve()
+    async def approve(self) -> None:
+        """Agree to the tools as they are now.
+
+        Raises:
+            StorageError: that cannot be kept.
+        """
+        self.catalog = await self._pins.approve()
 
     async def tools(self) -> Catalog:
         """The server's tools, as they are now.

@@ -5,6 +5,8 @@ connections and the toolbox. Secrets are wrapped, so that no log line or traceba
 Standard library only.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -166,6 +168,21 @@ class ServerSpec:
     def address(self) -> str:
         """Where the server is, fit to be shown."""
         return self.redact(self.transport.address)
+
+    @property
+    def identity(self) -> str:
+        """What tells this server from another one under the same label; nothing can be read of it.
+
+        The command, its arguments and folder, or the URL without user part and query. Secrets are
+        left out: a key that is renewed makes no other server.
+        """
+        match self.transport:
+            case Command(program=program, args=args, cwd=cwd):
+                parts = [program, *args, cwd or ""]
+            case Endpoint(protocol=protocol):
+                parts = [protocol, self.transport.address]
+        known = json.dumps([self.redact(part) for part in parts])
+        return hashlib.sha256(known.encode()).hexdigest()
 
     def redact(self, text: str) -> str:
         """The text with every secret of this server replaced by `***`."""

@@ -116,8 +116,11 @@ class Toolbox:
     async def reload(self, specs: Iterable[ServerSpec]) -> Reloaded:
         """Go over to a new configuration, without a pause for what is not changed by it.
 
-        Servers that are gone or changed end their calls under way first. Tools that were held back
-        on those that stay are approved. Returns when each new server is there, or has had its time.
+        Servers that are gone or changed end their calls under way first. Tools are approved as
+        they are now. Returns when each new server is there, or has had its time.
+
+        Raises:
+            StorageError: the configuration is the new one, but what was approved cannot be kept.
         """
         before, after = self._connections, dict[str, ServerConnection]()
         fresh: list[ServerConnection] = []
@@ -125,7 +128,6 @@ class Toolbox:
             old = before.get(spec.label)
             if old is not None and old.spec == spec:
                 after[spec.label] = old
-                old.approve()
             else:
                 after[spec.label] = ServerConnection(spec, self._now, self._ties)
                 fresh.append(after[spec.label])
@@ -136,6 +138,7 @@ class Toolbox:
         for connection in fresh:
             connection.start()
         await asyncio.gather(*map(self._first_error, fresh))
+        await asyncio.gather(*(connection.approve() for connection in after.values()))
         return _compared(before, after)
 
     def _retire(self, connection: ServerConnection) -> None:

@@ -8,6 +8,7 @@ from smg.storage.conversations import SqlConversations
 from smg.storage.database import BUSY_SECONDS, Database, Synchronous, open_database
 from smg.storage.journal import SqlJournal
 from smg.storage.migrations import migrate
+from smg.storage.pins import SqlPins
 from smg.storage.responses import SqlResponses
 from smg.storage.workers import SqlWorkers
 
@@ -22,6 +23,7 @@ class SqlStore:
         self.journal = SqlJournal(database)
         self.approvals = SqlApprovals(database)
         self.workers = SqlWorkers(database)
+        self.pins = SqlPins(database)
 
     @classmethod
     async def open(

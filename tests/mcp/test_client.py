@@ -392,7 +392,7 @@ async def test_a_tool_that_changes_after_it_was_seen_waits_for_approval(policy: 
             with pytest.raises(ToolServerError, match="not as they were approved"):
                 await connection.tools()
             assert "not as they were approved" in refused.message
-        connection.approve()
+        await connection.approve()
         assert (await connection.tools()).tools[0].description == "version 1"
         assert text(await connection.call("echo", {})) == "echo"
 
