@@ -5,6 +5,8 @@ python raw_server.py BEHAVIOUR
 
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 import time
@@ -155,6 +157,30 @@ def drips(request: Message) -> None:
         time.sleep(0.1)
 
 
+def hungry(request: Message) -> None:
+    """Take a gigabyte in a call."""
+    if request["method"] == "tools/call":
+        bytearray(1 << 30)
+    well(request)
+
+
+def kills_itself(request: Message) -> None:
+    """End in a call, as by the kernel's hand."""
+    if request["method"] == "tools/call":
+        os.kill(os.getpid(), signal.SIGKILL)
+    well(request)
+
+
+def tells_limits(request: Message) -> None:
+    """Answer calls with the limits of its process."""
+    if request["method"] == "tools/call":
+        names = ("CORE", "DATA", "NOFILE", "NPROC", "CPU")
+        limits = {n: resource.getrlimit(getattr(resource, f"RLIMIT_{n}")) for n in names}
+        answer(request, {"content": [{"type": "text", "text": json.dumps(limits)}]})
+    else:
+        well(request)
+
+
 def parent(request: Message) -> None:
     """Have a child that outlives it, and holds on to its pipes; tell its number."""
     if request["method"] == "tools/call":
@@ -225,6 +251,9 @@ BEHAVIOURS: dict[str, Callable[[Message], None]] = {
         refuses,
         endless_line,
         drips,
+        hungry,
+        kills_itself,
+        tells_limits,
         parent,
         wrong_id,
         progresses,

@@ -172,7 +172,7 @@ async def test_a_killed_process_is_replaced() -> None:
 async def test_a_process_killed_while_idle_is_replaced_without_being_asked() -> None:
     async with connected(stdio_spec()) as connection:
         pid = int(text(await connection.call("pid", {})))
-        with logged("down: the connection was lost") as lost, logged("ready") as ready:
+        with logged("down: its process was ended by SIGKILL") as lost, logged("ready") as ready:
             os.kill(pid, signal.SIGKILL)
             with anyio.fail_after(BOUND):
                 await lost.wait()
