@@ -31,7 +31,7 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 _FLUSH_SECONDS, _END_SECONDS, _TERM_SECONDS, _KILL_SECONDS = 0.5, 2.0, 2.0, 2.0
 _LOOK_SECONDS = 0.01
 # For a process that has closed its output to be gone, so that the end can be explained.
-_GONE_SECONDS = 0.3
+_GONE_SECONDS = 1.0
 # Who passes the soft limit of processor time is told (SIGXCPU), and then killed.
 _GRACE_CPU_SECONDS = 5
 

@@ -290,20 +290,6 @@ async def test_a_line_without_end_is_the_end_of_the_connection(
                 await told.wait()
 
 
-async def test_a_server_that_drips_is_cut_off_at_the_deadline() -> None:
-    async with connected(raw_spec("drips", timeout_s=0.5)) as connection:
-        await connection.tools()
-        with anyio.fail_after(BOUND):
-            assert "no result within 0.5 s" in error(await connection.call("echo", {})).message
-
-
-async def test_an_answer_to_somebody_else_is_no_answer() -> None:
-    async with connected(raw_spec("wrong_id", timeout_s=0.5)) as connection:
-        await connection.tools()
-        with anyio.fail_after(BOUND):
-            assert "no result within 0.5 s" in error(await connection.call("echo", {})).message
-
-
 async def test_children_of_a_process_are_killed_with_it() -> None:
     async with connected(raw_spec("parent")) as connection:
         child = int(text(await connection.call("echo", {})))
