@@ -30,6 +30,7 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 # For the process to read what was sent, to end by itself, after SIGTERM, and after SIGKILL.
 _FLUSH_SECONDS, _END_SECONDS, _TERM_SECONDS, _KILL_SECONDS = 0.5, 2.0, 2.0, 2.0
 _LOOK_SECONDS = 0.01
+_SIGNALS = {number.value: number.name for number in signal.Signals}  # Not each has a name.
 # For a process that has closed its output to be gone, so that the end can be explained.
 _GONE_SECONDS = 1.0
 # Who passes the soft limit of processor time is told (SIGXCPU), and then killed.
@@ -163,7 +164,7 @@ async def _tell_end(process: anyio.abc.Process, tell: Callable[[str], None]) -> 
         case None:
             tell("its process closed its output")
         case int() as status if status < 0:
-            tell(f"its process was ended by {signal.Signals(-status).name}")
+            tell(f"its process was ended by {_SIGNALS.get(-status, f'signal {-status}')}")
         case status:
             tell(f"its process ended with status {status}")
 
