@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 CLIENTS := .venv-clients
 
-.PHONY: demo test test-clients test-engines parser-differential check bench chaos run lock lock-clients protos format clean
+.PHONY: demo test test-clients test-engines test-deploy parser-differential check bench chaos run lock lock-clients protos format clean
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -56,6 +56,17 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 test-engines: $(VENV)/installed $(ENGINES)  ## real vLLM and MLX on this machine's CPU, with a tiny model
 	$(BIN)/python -m pytest -q tests/engines_real
+
+ifndef SMG_HELM
+export SMG_HELM := $(CURDIR)/build/helm/helm
+HELM := build/helm/helm
+endif
+
+build/helm/helm: scripts/fetch_helm.py $(VENV)/installed
+	$(BIN)/python scripts/fetch_helm.py $@
+
+test-deploy: $(VENV)/installed $(HELM)  ## the chart through a real Helm; ARGS=--update-golden
+	$(BIN)/python -m pytest -q tests/deploy $(ARGS)
 
 parser-differential: $(VENV)/installed $(filter .venv-vllm/%,$(ENGINES))  ## our parsers against vLLM's
 	$(BIN)/python -m scripts.parser_differential
