@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 CLIENTS := .venv-clients
 
-.PHONY: demo test test-clients test-engines test-deploy parser-differential check bench chaos run lock lock-clients protos format clean
+.PHONY: demo test test-clients test-engines test-deploy parser-differential check bench chaos run lock lock-image lock-clients protos format clean
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -83,8 +83,15 @@ chaos: $(VENV)/installed       ## every night: a thousand gateways die in the mi
 run: $(VENV)/installed         ## smg ARGS="--worker-urls ... --model-path ..."
 	$(BIN)/smg $(ARGS)
 
+LOCK := $(PYTHON) -m uv pip compile --universal --generate-hashes --python-version 3.11 --no-header --quiet
+
 lock:                          ## pin the newest versions that pyproject.toml allows
-	$(PYTHON) -m pip install --quiet uv && $(PYTHON) -m uv pip compile pyproject.toml --extra dev --universal --generate-hashes --python-version 3.11 --no-header --upgrade --quiet -o requirements.lock
+	$(PYTHON) -m pip install --quiet uv && $(LOCK) pyproject.toml --extra dev --upgrade -o requirements.lock
+	$(MAKE) lock-image
+
+lock-image:                    ## what the image installs: the same versions, without what is for tests
+	$(LOCK) pyproject.toml --extra postgres --extra k8s --extra otel --extra demo -c requirements.lock -o deploy/runtime.lock
+	echo hatchling | $(LOCK) - -c requirements.lock -o deploy/build.lock
 
 lock-clients:
 	$(PYTHON) -m pip install --quiet uv && $(PYTHON) -m uv pip compile tests/clients/requirements.in --universal --generate-hashes --python-version 3.11 --no-header --upgrade --quiet -o tests/clients/requirements.lock
