@@ -31,6 +31,7 @@ from smg.mcp.reload import ConfigReload
 from smg.mcp.request_servers import RequestServer, RequestServers
 from smg.mcp.toolbox import Toolbox
 from smg.registry import routes as registry
+from smg.registry.roster import Roster
 from smg.registry.workers import Registry, RegistryRules
 from smg.responses import routes as responses
 from smg.responses.approvals import ApprovalRoutes
@@ -163,7 +164,7 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         store = await open_store(settings, telemetry)
         stack.push_async_callback(store.close)
         stack.push_async_callback(toolbox.close)
-        await asyncio.gather(start_fleet(fleet, settings, store), toolbox.start())
+        roster, _ = await asyncio.gather(start_fleet(fleet, settings, store), toolbox.start())
         await stack.enter_async_context(discovering(settings, fleet, os.environ))
         models = fleet.models
         seal = new_seal(settings)
@@ -204,7 +205,7 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
                 toolbox=toolbox, reload=reload, owner_of=owner_check(settings.api_key)
             ).router()
         )
-        app.include_router(worker_routes(settings, fleet, store))
+        app.include_router(worker_routes(settings, fleet, roster))
         yield Gateway(
             settings=settings,
             models=models,
@@ -233,14 +234,20 @@ async def open_store(settings: Settings, telemetry: Telemetry) -> SqlStore:
     return store
 
 
-async def start_fleet(fleet: Fleet, settings: Settings, store: Store) -> None:
-    """Start the workers of the flags, and those that were added in an earlier run."""
+async def start_fleet(fleet: Fleet, settings: Settings, store: Store) -> Roster | None:
+    """Start the workers of the flags, and those that an earlier run has remembered; where they are.
+
+    Without a roster none are remembered.
+    """
     await fleet.start()
-    if settings.persist_workers:
-        await fleet.take_back(await store.workers.urls())
+    if not settings.persist_workers:
+        return None
+    roster = Roster(store.workers, new_seal(settings))
+    await fleet.take_back(await roster.all())
+    return roster
 
 
-def worker_routes(settings: Settings, fleet: Fleet, store: Store) -> APIRouter:
+def worker_routes(settings: Settings, fleet: Fleet, roster: Roster | None) -> APIRouter:
     """The endpoints that change the fleet.
 
     Raises:
@@ -251,7 +258,7 @@ def worker_routes(settings: Settings, fleet: Fleet, store: Store) -> APIRouter:
     # As long as a response may take: what runs is never cut off.
     rules = RegistryRules(drain_s=settings.response_timeout_secs, processes=settings.processes)
     return registry.Routes(
-        registry=Registry(fleet, rules, store.workers if settings.persist_workers else None),
+        registry=Registry(fleet, rules, roster),
         admin_key=settings.admin_key,
         max_body_bytes=settings.max_body_mib * MIB,
     ).router()

@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "startup": WORDS | PIPES | {"mcp", "model", "settings", "tracing", "workers"},
     "discovery": WORDS
     | {"directory", "engines", "fleet", "model", "settings", "startup", "upstream", "workers"},
-    "registry": {"discovery", "errors", "storage", "web"},
+    "registry": {"discovery", "errors", "seal", "storage", "web"},
     "app": WORDS
     | {
         "chat",
@@ -147,6 +147,7 @@ LIBRARY_HOMES: dict[str, set[str]] = {
         "embeddings/schema",
         "responses/schema",
         "mcp/config",
+        "registry/schema",
         "web",
     },
     "sqlalchemy": {"storage"},

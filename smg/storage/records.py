@@ -140,3 +140,14 @@ class PendingApproval:
     """The response that asked."""
     asked_at: int
     """When that response began, in Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord:
+    """A worker that was added while a gateway ran."""
+
+    url: str
+    description: Mapping[str, Any] = field(default_factory=dict)
+    """What is said of it, as JSON."""
+    sealed_key: str | None = None
+    """Its own key, which storage cannot read."""
