@@ -13,6 +13,8 @@ from smg.errors import ConfigError
 Point = Literal[
     "order-begun",
     "conversation-locked",
+    "generation-before",
+    "generation-after",
     "calls-before",
     "calls-after",
     "call-before",
