@@ -269,7 +269,9 @@ async def test_the_journal_tells_what_each_generation_started_from(tmp_path: Pat
         gateway = await around.start()
         response = await ask(gateway, BOOK)
         body = await finished(gateway, response["id"])
-        prompts = [sha256(array("I", asked.prompt_ids).tobytes()) for asked in around.engine.requests]
+        prompts = [
+            sha256(array("I", asked.prompt_ids).tobytes()) for asked in around.engine.requests
+        ]
         entries = journal(tmp_path / "smg.db")
         worker = entries[0][1]["first"]["worker"]
     assert body["status"] == "completed"
