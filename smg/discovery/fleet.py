@@ -262,7 +262,8 @@ class Fleet:
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
             self.departures.retire(address)
-        await self.departures.leave(address, grace_s)
+        if not await self.departures.leave(address, grace_s):
+            return  # It stays.
         await candidate.close()
         self._candidates.remove(candidate)
         self._failures.pop(address, None)
