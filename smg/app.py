@@ -23,6 +23,7 @@ from smg.discovery.fleet import Fleet
 from smg.discovery.kubernetes import discovering
 from smg.embeddings import routes as embeddings
 from smg.errors import ConfigError, GatewayError
+from smg.folders import make_folder
 from smg.ids import new_id
 from smg.lab import routes as lab
 from smg.layers import Watched, new_doors, surrounded
@@ -124,7 +125,7 @@ def database_url(settings: Settings) -> str:
     if settings.database_url:
         return settings.database_url
     folder = _data_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return f"sqlite:///{folder / 'smg.db'}"
 
 
@@ -137,7 +138,7 @@ def new_seal(settings: Settings) -> Seal:
     if ":memory:" in path:
         return Seal(secrets.token_bytes(32))
     folder = Path(path).parent if path != url else _data_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return Seal(kept_secret(folder / "smg.seal"))
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool, StaticPool
 
 from smg.errors import ConfigError, Conflict, InvalidRequest, StorageError
+from smg.folders import keep_names, make_folder
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]  # Does not wait: it runs in a thread, or under greenlets.
@@ -234,6 +235,8 @@ def _file(url: URL, synchronous: Synchronous, busy_seconds: float) -> SqliteData
     }
     writer = create_engine(url, pool_size=1, **options)
     pragmas = ["auto_vacuum = INCREMENTAL", "journal_mode = WAL", f"synchronous = {synchronous}"]
+    # On macOS a plain sync leaves it to the drive when to write; elsewhere this changes nothing.
+    pragmas.append(f"fullfsync = {synchronous == 'full'}")
     _prepare_sqlite(writer, "BEGIN IMMEDIATE", pragmas)
     reader = create_engine(url, pool_size=SQLITE_READERS, **options)
     _prepare_sqlite(reader, "BEGIN", ["query_only = ON"])
@@ -243,8 +246,11 @@ def _file(url: URL, synchronous: Synchronous, busy_seconds: float) -> SqliteData
 def _create_private(path: Path) -> None:
     """Conversations are nobody else's business: SQLite's side files get the same mode."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        is_new = not path.exists()
+        make_folder(path.parent)
         os.close(os.open(path, os.O_CREAT | os.O_RDONLY, 0o600))
+        if is_new:
+            keep_names(path.parent)
     except OSError as error:
         raise StorageError(f"The database {path} cannot be opened: {error.strerror}") from error
 
