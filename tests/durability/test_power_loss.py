@@ -107,17 +107,18 @@ class Cut:
     about: str
 
 
-def cuts(record: Sequence[Entry], folder: Path, seed: int) -> Iterator[Cut]:
-    """Cut the power here and there: in the middle of everything, and around syncs."""
+def cuts(record: Sequence[Entry], told: Sequence[Told], folder: Path, seed: int) -> Iterator[Cut]:
+    """Cut the power here and there: after the first answer, around syncs, at any time."""
     rng = random.Random(seed)
     syncs = [n for n, entry in enumerate(record) if entry.kind == "s"]
     chosen = rng.sample(syncs, min(len(syncs), CUTS_AT_SYNCS))
     before_and_after = [n + step for n in chosen for step in (0, 1)]
-    places = {*before_and_after, *rng.sample(range(len(record)), CUTS_ANYWHERE), len(record)}
+    first = sum(entry.end <= told[0].at for entry in record)
+    places = {first, *before_and_after, *rng.sample(range(len(record)), CUTS_ANYWHERE), len(record)}
     disk = Disk(folder / "disk")
     for n, entry in enumerate([*record, None]):
         if n in places:
-            loss: Loss = rng.choice(get_args(Loss))
+            loss: Loss = "everything" if n == first else rng.choice(get_args(Loss))
             after = folder / f"after-{n}"
             put_down(disk.after_power_loss(loss, rng), after)
             at = record[n - 1].end if n else 0
@@ -165,9 +166,11 @@ def check_prefix(there: Found, told: Sequence[Told], about: str) -> None:
         assert numbers == list(range(len(numbers))), about
 
 
-async def check_usable(cut: Cut) -> None:
-    """A gateway could start on it, and its secret is whole or not there at all."""
+async def check_usable(cut: Cut, told: Sequence[Told]) -> None:
+    """A gateway could start on it, and has its secret, if it had begun to answer."""
     secret = cut.folder / SECRET
+    has_answered = told[0].at <= cut.at
+    assert secret.exists() or not has_answered, cut.about
     assert not secret.exists() or len(secret.read_bytes()) == 32, cut.about
     store = await SqlStore.open(str(cut.folder / DATABASE))
     await store.close()
@@ -178,12 +181,12 @@ async def test_full_loses_nothing_that_was_acknowledged_when_the_power_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     record, told = await worked(tmp_path, "full", monkeypatch)
-    for cut in cuts(record, tmp_path, seed):
+    for cut in cuts(record, told, tmp_path, seed):
         there = found(cut)
         check_prefix(there, told, cut.about)
         lost = [each for each in told if each.at <= cut.at and not is_kept(each, there)]
         assert lost == [], cut.about
-        await check_usable(cut)
+        await check_usable(cut, told)
 
 
 @pytest.mark.parametrize("seed", [1])
@@ -194,12 +197,12 @@ async def test_normal_loses_the_last_moments_at_most_when_the_power_fails(
     carried_over = [e.end for e in record if e.kind == "s" and e.path.endswith("-wal")]
     assert len(carried_over) >= 3  # The database's log was begun, and begun anew.
     lost: list[Told] = []
-    for cut in cuts(record, tmp_path, seed):
+    for cut in cuts(record, told, tmp_path, seed):
         there = found(cut)
         check_prefix(there, told, cut.about)
         gone = [each for each in told if each.at <= cut.at and not is_kept(each, there)]
         safe_until = max((at for at in carried_over if at <= cut.at), default=0)
         assert [each for each in gone if each.at <= safe_until] == [], cut.about
         lost += gone
-        await check_usable(cut)
+        await check_usable(cut, told)
     assert lost  # Or this test would see nothing at all.
