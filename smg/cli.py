@@ -1,4 +1,4 @@
-"""The command line: `smg --worker-urls ...`, `smg demo`, `smg db`, `smg parse`."""
+"""The command line: `smg --worker-urls ...`, `smg demo`, `smg db`, `smg doctor`, `smg parse`."""
 
 import asyncio
 import os
@@ -49,8 +49,8 @@ def _launch(words: list[str]) -> int:
     settings = _settings(
         words,
         "A gateway from the OpenAI Responses API to inference engines. Commands: smg [launch] "
-        "FLAGS, smg demo, smg workers, smg db upgrade, smg approvals, smg parse. Every flag is an "
-        "environment variable too.",
+        "FLAGS, smg demo, smg workers, smg db, smg doctor, smg approvals, smg parse. Every flag is "
+        "an environment variable too.",
     )
     set_up(settings.log_level, as_json=settings.log_json)
     number = take_number(os.environ)
@@ -81,6 +81,12 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
 
 def _database(words: list[str]) -> int:
     from smg.db_command import run  # noqa: PLC0415
+
+    return run(words)
+
+
+def _doctor(words: list[str]) -> int:
+    from smg.doctor import run  # noqa: PLC0415
 
     return run(words)
 
@@ -130,6 +136,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "start": _launch,
     "demo": _demo,
     "db": _database,
+    "doctor": _doctor,
     "workers": _workers,
     "approvals": _approvals,
     "parse": _parse,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from smg.agent.loop import AgentLoop, Progress
 from smg.agent.run import Crew, Journal, NoJournal, Tools, run_turn
-from smg.errors import Conflict, GatewayError, NotFound, our_mistake
+from smg.errors import Conflict, GatewayError, NotFound, StorageDamaged, our_mistake
 from smg.events import Usage
 from smg.faults import reached
 from smg.responses.adorn import Adornment
@@ -104,7 +104,10 @@ class Runs:
         Raises:
             Conflict: another turn holds the conversation, or the key is another request's.
             Repeated: the key already has a response.
+            StorageDamaged: it is to be stored, and nothing can be.
         """
+        if order.stored and (damage := self._store.damage) is not None:
+            raise StorageDamaged(damage)
         adornment = self._adornment(order)
         lease, journal = None, None
         if _is_durable(order, key):
