@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -23,6 +22,7 @@ from smg.discovery.fleet import Fleet
 from smg.discovery.kubernetes import discovering
 from smg.embeddings import routes as embeddings
 from smg.errors import ConfigError, GatewayError
+from smg.folders import make_folder
 from smg.ids import new_id
 from smg.lab import routes as lab
 from smg.layers import Watched, new_doors, surrounded
@@ -30,6 +30,7 @@ from smg.mcp import routes as mcp
 from smg.mcp.reload import ConfigReload
 from smg.mcp.request_servers import RequestServer, RequestServers
 from smg.mcp.toolbox import Toolbox
+from smg.places import data_folder, database_url
 from smg.registry import routes as registry
 from smg.registry.roster import Roster
 from smg.registry.workers import Registry, RegistryRules
@@ -44,7 +45,8 @@ from smg.seal import Seal, kept_secret
 from smg.settings import Settings
 from smg.startup import new_limits, new_toolbox, now
 from smg.storage.base import Store
-from smg.storage.database import bytes_on_disk, sqlite_file
+from smg.storage.database import is_in_memory, sqlite_file
+from smg.storage.file import bytes_on_disk
 from smg.storage.sql import SqlStore
 from smg.telemetry import Telemetry
 from smg.web import health
@@ -120,30 +122,17 @@ def _hosts(given: Sequence[str]) -> list[str]:
     return [host for text in given for host in text.split(",") if host]
 
 
-def database_url(settings: Settings) -> str:
-    """Where the state is kept: the setting, or a file in the user's data folder."""
-    if settings.database_url:
-        return settings.database_url
-    folder = _data_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder / 'smg.db'}"
-
-
 def new_seal(settings: Settings) -> Seal:
     """The seal of this gateway: of the setting's secret, else of one kept beside the database."""
     if settings.seal_key:
         return Seal(settings.seal_key.encode())
     url = database_url(settings)
-    path = url.removeprefix("sqlite:///")
-    if ":memory:" in path:
+    if is_in_memory(url):
         return Seal(secrets.token_bytes(32))
-    folder = Path(path).parent if path != url else _data_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    file = sqlite_file(url)
+    folder = data_folder() if file is None else file.parent
+    make_folder(folder)
     return Seal(kept_secret(folder / "smg.seal"))
-
-
-def _data_folder() -> Path:
-    return Path(platformdirs.user_data_dir("smg", appauthor=False))
 
 
 @asynccontextmanager
@@ -322,7 +311,7 @@ def new_app(
         embeddings.Routes(models=models, owner_of=owner_of, max_body_bytes=max_body).router()
     )
     app.include_router(lab.Routes(owner_of=owner_of, max_body_bytes=max_body).router())
-    app.include_router(health.new_router(models, owner_of))
+    app.include_router(health.new_router(models, lambda: store.damage, owner_of))
     app.add_exception_handler(GatewayError, on_gateway_error)
     app.add_exception_handler(RequestValidationError, on_bad_parameter)
     app.add_exception_handler(HTTPException, on_http_error)

@@ -8,9 +8,10 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from smg.app import MIB, Gateway, database_url, gateway
+from smg.app import MIB, Gateway, gateway
 from smg.mcp.reload import reloading_at_hangup
 from smg.mcp.toolbox import ServerStatus
+from smg.places import database_url, shown_url
 from smg.settings import Settings
 from smg.sockets import bind
 
@@ -116,9 +117,3 @@ def _server_state(status: ServerStatus) -> str:
     if status.tools:
         return f"{len(status.tools)} tools"
     return f"{status.state}, {status.error}" if status.error else str(status.state)
-
-
-def shown_url(url: str) -> str:
-    """A database URL without its password."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from smg.agent.loop import AgentLoop, Progress
 from smg.agent.run import Crew, Journal, NoJournal, Tools, run_turn
-from smg.errors import Conflict, GatewayError, NotFound, our_mistake
+from smg.errors import Conflict, GatewayError, NotFound, StorageDamaged, our_mistake
 from smg.events import Usage
 from smg.faults import reached
 from smg.responses.adorn import Adornment
+from smg.responses.body import Json
 from smg.responses.event_log import EventLog
 from smg.responses.kitchen import Order
 from smg.responses.live import Live
@@ -55,8 +56,20 @@ class Restart:
     progress: Progress
     place: Place
     next_step: int
+    last: Json | None
+    """The last generation that it has written down."""
     prelude: Callable[[AgentLoop, Outlet, Journal], Awaitable[None]]
     """What is to be published before the turn goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the task of one response works with."""
+
+    outlet: Outlet
+    loop: AgentLoop
+    journal: Journal
+    restart: Restart | None = None
 
 
 class Runs:
@@ -91,25 +104,31 @@ class Runs:
         Raises:
             Conflict: another turn holds the conversation, or the key is another request's.
             Repeated: the key already has a response.
+            StorageDamaged: it is to be stored, and nothing can be.
         """
+        if order.stored and (damage := self._store.damage) is not None:
+            raise StorageDamaged(damage)
         adornment = self._adornment(order)
-        lease = None
+        lease, journal = None, None
         if _is_durable(order, key):
+            entry = order_to_json(order)
             lease = await self._store.responses.begin_claimed(
                 begun(order, adornment.items(order.turn.input)),
                 self.holder,
                 self.durability.lease_seconds,
-                Step(number=0, kind="order", state=order_to_json(order)),
+                Step(number=0, kind="order", state=entry),
                 key,
             )
             reached("order-begun")
+            journal = StepJournal(self._store.journal, lease, 1, entry["first"])
         await self._reserve(order, key)
         outlives = order.stored and self.durability.on_disconnect == "continue"
         live = Live(order, outlives_client=outlives or order.background)
         outlet = Outlet(live, self._ways, adornment, lease)
         outlet.open()
         progress = Progress(usage=order.spent or Usage())
-        self._begin(live, outlet, AgentLoop(order.turn, self._new_id, progress), None)
+        work = Work(outlet, AgentLoop(order.turn, self._new_id, progress), journal or NoJournal())
+        self._begin(live, work)
         return live
 
     async def _reserve(self, order: Order, key: RepeatKey | None) -> None:
@@ -149,7 +168,9 @@ class Runs:
         """Go on with a turn whose process died."""
         live = Live(order, outlives_client=True, first_frame=restart.place.number)
         outlet = Outlet(live, self._ways, self._adornment(order), lease, restart.place)
-        self._begin(live, outlet, AgentLoop(order.turn, self._new_id, restart.progress), restart)
+        journal = StepJournal(self._store.journal, lease, restart.next_step, restart.last)
+        loop = AgentLoop(order.turn, self._new_id, restart.progress)
+        self._begin(live, Work(outlet, loop, journal, restart))
         return live
 
     def find(self, response_id: str, owner: str) -> Live | None:
@@ -187,11 +208,11 @@ class Runs:
     def _adornment(self, order: Order) -> Adornment:
         return Adornment(self._seal, order.turn.owner, seals_reasoning=order.seals_reasoning)
 
-    def _begin(self, live: Live, outlet: Outlet, loop: AgentLoop, restart: Restart | None) -> None:
+    def _begin(self, live: Live, work: Work) -> None:
         response_id = live.order.turn.id
-        live.lease = outlet.lease
+        live.lease = work.outlet.lease
         self._live[response_id] = live
-        live.task = asyncio.create_task(self._work(live, outlet, loop, restart), name=response_id)
+        live.task = asyncio.create_task(self._work(live, work), name=response_id)
         live.task.add_done_callback(lambda _: self._ended(live))
         if live.lease is not None and self._heart is None:
             self._heart = asyncio.create_task(self._beat(), name="lease-renewal")
@@ -200,14 +221,12 @@ class Runs:
         self._live.pop(live.order.turn.id, None)
         live.feed.close()  # Also when the task was cancelled before it began.
 
-    async def _work(
-        self, live: Live, outlet: Outlet, loop: AgentLoop, restart: Restart | None
-    ) -> None:
+    async def _work(self, live: Live, work: Work) -> None:
         order = live.order
         try:
-            await self._run(live, outlet, loop, restart)
+            await self._run(order, work)
         except asyncio.CancelledError:
-            await asyncio.shield(self._stopped(live, outlet, loop))
+            await asyncio.shield(self._stopped(live, work.outlet, work.loop))
         except Fenced:
             log.warning("Response %s ended elsewhere; this process lets it go", order.turn.id)
         finally:
@@ -217,21 +236,15 @@ class Runs:
                     order.conversation_id, order.turn.owner, order.turn.id
                 )
 
-    async def _run(
-        self, live: Live, outlet: Outlet, loop: AgentLoop, restart: Restart | None
-    ) -> None:
-        order = live.order
-        journal: Journal = NoJournal()
-        if outlet.lease is not None:
-            next_step = restart.next_step if restart else 1
-            journal = StepJournal(self._store.journal, outlet.lease, next_step)
+    async def _run(self, order: Order, work: Work) -> None:
+        outlet, loop = work.outlet, work.loop
         tools = _Perilous(order.tools or self._tools)
         try:
-            if restart is not None:
-                await restart.prelude(loop, outlet, journal)
+            if work.restart is not None:
+                await work.restart.prelude(loop, outlet, work.journal)
             else:
                 await outlet.publish(loop.begin())
-            crew = Crew(order.model, tools, outlet.publish, journal)
+            crew = Crew(order.model, tools, outlet.publish, work.journal)
             await run_turn(loop, order.turn, crew, first=order.first)
         except Fenced:
             raise

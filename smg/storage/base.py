@@ -366,6 +366,11 @@ class Store(Protocol):
         """Workers that were added while a gateway ran."""
         ...
 
+    @property
+    def damage(self) -> str | None:
+        """Why nothing can be stored until the gateway is started again; `None`: it can."""
+        ...
+
     async def give_back(self, pages: int) -> int:
         """Return up to so many unused pages to the disk; how many are still unused."""
         ...
