@@ -27,6 +27,7 @@ from smg.ids import new_id
 from smg.lab import routes as lab
 from smg.layers import Watched, new_doors, surrounded
 from smg.mcp import routes as mcp
+from smg.mcp.connection import Ties
 from smg.mcp.reload import ConfigReload
 from smg.mcp.request_servers import RequestServer, RequestServers
 from smg.mcp.toolbox import Toolbox
@@ -40,6 +41,7 @@ from smg.responses.kitchen import Kitchen
 from smg.responses.recovery import Recovery
 from smg.responses.runs import Durability, Runs
 from smg.retention import Retention
+from smg.sampler import Sampler
 from smg.seal import Seal, kept_secret
 from smg.settings import Settings
 from smg.startup import new_limits, new_toolbox, now
@@ -143,7 +145,6 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         GatewayError: the database, or a required MCP server, does not answer.
     """
     async with AsyncExitStack() as stack:
-        toolbox = new_toolbox(settings)
         brought = RequestServers(_hosts(settings.allow_request_mcp), now)
         stack.push_async_callback(brought.close)
         telemetry = Telemetry()
@@ -151,6 +152,9 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         stack.push_async_callback(fleet.close)
         store = await open_store(settings, telemetry)
         stack.push_async_callback(store.close)
+        toolbox = new_toolbox(
+            settings, Ties(ask=new_sampler(settings, fleet.models), pins=store.pins)
+        )
         stack.push_async_callback(toolbox.close)
         await asyncio.gather(start_fleet(fleet, settings, store), toolbox.start())
         await stack.enter_async_context(discovering(settings, fleet, os.environ))
@@ -244,6 +248,11 @@ def worker_routes(settings: Settings, fleet: Fleet, store: Store) -> APIRouter:
         admin_key=settings.admin_key,
         max_body_bytes=settings.max_body_mib * MIB,
     ).router()
+
+
+def new_sampler(settings: Settings, models: ModelDirectory) -> Sampler:
+    """Who answers the questions of tool servers that may ask."""
+    return Sampler(models=models, limits=new_limits(settings), new_id=new_id, now=now)
 
 
 def new_durability(settings: Settings) -> Durability:
