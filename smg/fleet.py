@@ -48,7 +48,13 @@ def new_worker(settings: Settings, engine: Engine) -> Worker:
         successes=settings.health_success_threshold,
     )
     alias = engine.address if settings.expose_workers else None
-    return Worker(engine, breaker=Breaker(rules), thresholds=thresholds, alias=alias)
+    return Worker(
+        engine,
+        breaker=Breaker(rules),
+        thresholds=thresholds,
+        alias=alias,
+        divides=settings.dp_aware,
+    )
 
 
 def new_policy(settings: Settings) -> Policy:

@@ -167,6 +167,11 @@ class Settings:
         "how a worker is chosen",
         choices=POLICIES,
     )
+    dp_aware: bool = option(
+        False,
+        "Workers",
+        "treat each data-parallel rank of a worker as a worker of its own, named URL@rank",
+    )
     cache_threshold: float = option(
         0.3,
         "Workers",
