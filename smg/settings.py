@@ -167,6 +167,12 @@ class Settings:
         "how a worker is chosen",
         choices=POLICIES,
     )
+    model_policy: tuple[str, ...] = option(
+        (),
+        "Workers",
+        "another --policy for the workers of one model",
+        metavar="MODEL=POLICY",
+    )
     dp_aware: bool = option(
         False,
         "Workers",
