@@ -167,6 +167,17 @@ class Settings:
         "how a worker is chosen",
         choices=POLICIES,
     )
+    model_policy: tuple[str, ...] = option(
+        (),
+        "Workers",
+        "another --policy for the workers of one model",
+        metavar="MODEL=POLICY",
+    )
+    dp_aware: bool = option(
+        False,
+        "Workers",
+        "treat each data-parallel rank of a worker as a worker of its own, named URL@rank",
+    )
     cache_threshold: float = option(
         0.3,
         "Workers",
@@ -180,6 +191,22 @@ class Settings:
     )
     balance_rel_threshold: float = option(
         1.5, "Workers", "cache_aware: ... and so many times as many", metavar="TIMES", least=1
+    )
+    balance_token_usage_threshold: float = option(
+        1.0,
+        "Workers",
+        "cache_aware: load decides once one KV cache is so much fuller than another; 1: never",
+        metavar="PART",
+        least=0,
+        most=1,
+    )
+    overload_token_usage_threshold: float = option(
+        1.0,
+        "Workers",
+        "cache_aware: load decides once a KV cache is so full; 1: never",
+        metavar="PART",
+        least=0,
+        most=1,
     )
     max_tree_size: int = option(
         16_777_216, "Workers", "cache_aware: tokens of prompts remembered, 4 bytes each", least=1
