@@ -51,8 +51,8 @@ from smg.storage.file import bytes_on_disk
 from smg.storage.sql import SqlStore
 from smg.telemetry import Telemetry
 from smg.web import health
-from smg.web.admission import Doors
 from smg.web.auth import owner_check
+from smg.web.doors import Doors
 from smg.web.errors import on_bad_parameter, on_gateway_error, on_http_error
 from smg.web.offers import ServerPolicy
 from smg.web.tools import McpRequest
@@ -160,16 +160,17 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         await stack.enter_async_context(discovering(settings, fleet, os.environ))
         models = fleet.models
         seal = new_seal(settings)
+        doors = new_doors(settings)
         runs = Runs(
             store=store,
             tools=toolbox,
             seal=seal,
             new_id=new_id,
             now=now,
+            doors=doors,
             durability=new_durability(settings),
             strict=settings.strict_streams,
         )
-        doors = new_doors(settings)
         stack.push_async_callback(
             lambda: runs.close(doors.grace_left(settings.shutdown_grace_seconds))
         )
@@ -190,7 +191,7 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         await stack.enter_async_context(Retention(store, settings.retention_days, now))
         file = Path(settings.mcp_config_path) if settings.mcp_config_path else None
         reload = ConfigReload(file, os.environ, toolbox)
-        app = new_app(settings, models, toolbox, kitchen, runs)
+        app = new_app(settings, models, toolbox, kitchen, runs, doors)
         stack.enter_context(surrounded(app, settings, Watched(models, doors), telemetry))
         app.include_router(
             mcp.Routes(
@@ -271,7 +272,12 @@ def is_idempotent(toolbox: Toolbox, label: str, tool: str) -> bool:
 
 
 def new_app(
-    settings: Settings, models: ModelDirectory, toolbox: Toolbox, kitchen: Kitchen, runs: Runs
+    settings: Settings,
+    models: ModelDirectory,
+    toolbox: Toolbox,
+    kitchen: Kitchen,
+    runs: Runs,
+    doors: Doors,
 ) -> FastAPI:
     """The web application over these parts."""
     app = FastAPI(title="smg", version=__version__, docs_url="/docs", redoc_url=None)
@@ -313,7 +319,9 @@ def new_app(
         embeddings.Routes(models=models, owner_of=owner_of, max_body_bytes=max_body).router()
     )
     app.include_router(lab.Routes(owner_of=owner_of, max_body_bytes=max_body).router())
-    app.include_router(health.new_router(models, lambda: store.damage, owner_of))
+    app.include_router(
+        health.new_router(models, lambda: store.damage, doors.closing.is_set, owner_of)
+    )
     app.add_exception_handler(GatewayError, on_gateway_error)
     app.add_exception_handler(RequestValidationError, on_bad_parameter)
     app.add_exception_handler(HTTPException, on_http_error)

@@ -91,6 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"web", "__init__"},
     "layers": {
         "directory",
+        "errors",
         "model",
         "settings",
         "telemetry",

@@ -32,8 +32,9 @@ class Departure:
     async def is_idle(self) -> None:
         """Return when it runs nothing any more."""
         for seat in self.seats:
-            while seat.worker.in_flight:
-                await seat.worker.became_idle.wait()
+            health = seat.worker.health
+            while health.in_flight:
+                await health.became_idle.wait()
 
 
 class Departures:

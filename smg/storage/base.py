@@ -226,7 +226,7 @@ class JournalStore(Protocol):
         ...
 
     async def release(self, lease: Lease) -> None:
-        """Give an unfinished response back, if it is still ours."""
+        """Give an unfinished response back, if it is still ours; that counts as no attempt."""
         ...
 
     async def unfinished(self, limit: int = 100) -> list[UnfinishedResponse]:
