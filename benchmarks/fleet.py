@@ -25,7 +25,8 @@ from smg.engines.base import EngineChunk, EngineInfo, EngineLoad, Finish, Prompt
 from smg.turn import Sampling
 from smg.workers.policies.prefixes import PrefixTree
 from smg.workers.policies.registry import POLICIES
-from smg.workers.pool import Pool, Probing
+from smg.workers.pool import Pool
+from smg.workers.watch import Probing
 from smg.workers.worker import Worker
 
 READ_PER_SECOND = 8000

@@ -61,6 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "completions": WORDS | {"agent", "choices", "web"},
     "embeddings": {"engines", "errors", "web"},
     "lab": {"errors", "parsers", "settings", "web"},
+    "sampler": WORDS | {"agent", "directory", "mcp", "model"},
     "startup": WORDS | PIPES | {"mcp", "model", "settings", "tracing", "workers"},
     "discovery": WORDS
     | {"directory", "engines", "fleet", "model", "settings", "startup", "upstream", "workers"},
@@ -81,6 +82,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "registry",
         "responses",
         "retention",
+        "sampler",
         "seal",
         "settings",
         "startup",
@@ -89,6 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"web", "__init__"},
     "layers": {
         "directory",
+        "errors",
         "model",
         "settings",
         "telemetry",

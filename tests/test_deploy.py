@@ -171,7 +171,7 @@ def _health_routes() -> Any:
     def nobody(_: Any) -> str:
         raise NotImplementedError
 
-    return new_router(ModelDirectory((), {}), nobody, lambda: None).routes
+    return new_router(ModelDirectory((), {}), lambda: None, lambda: False, nobody).routes
 
 
 @pytest.mark.parametrize("case", CASES)

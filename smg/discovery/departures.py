@@ -14,7 +14,7 @@ from smg.workers.worker import Worker
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seat:
-    """A worker in the pool of a model."""
+    """A worker, or one rank of it, in the pool of a model."""
 
     model: Served
     worker: Worker
@@ -32,8 +32,9 @@ class Departure:
     async def is_idle(self) -> None:
         """Return when it runs nothing any more."""
         for seat in self.seats:
-            while seat.worker.in_flight:
-                await seat.worker.became_idle.wait()
+            health = seat.worker.health
+            while health.in_flight:
+                await health.became_idle.wait()
 
 
 class Departures:
@@ -62,7 +63,7 @@ class Departures:
         seats += [seat for seat in self._found(address) if seat.worker not in known]
         for seat in seats:
             seat.worker.is_draining = True
-            if all(self.is_leaving(worker.address) for worker in seat.model.pool.workers):
+            if all(self.is_leaving(w.engine.address) for w in seat.model.pool.workers):
                 self._models.remove(seat.model)
 
     async def leave(self, address: str, grace_s: float) -> bool:
@@ -107,7 +108,7 @@ class Departures:
             Seat(model, worker)
             for model in self._models.all()
             for worker in model.pool.workers
-            if worker.address == address
+            if worker.engine.address == address
         ]
 
 

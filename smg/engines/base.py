@@ -5,7 +5,7 @@ hold *new* ids only. They hold no gRPC object: a `Transport` moves the bytes.
 """
 
 from array import array
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -61,6 +61,8 @@ class PromptTokens:
     """For a leg of a generation that is split into prefill and decode."""
     streams: bool = True
     """Whether the output is wanted as it is made; a prefill leg's is not wanted at all."""
+    rank: int | None = None
+    """Which of a worker's data-parallel ranks is meant; `None`: the worker chooses."""
 
     @property
     def digest(self) -> str:
@@ -117,7 +119,7 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLoad:
-    """How busy a worker is; sums over its ranks."""
+    """How busy a worker is: sums over its ranks, or one rank of it."""
 
     running: int = 0
     waiting: int = 0
@@ -125,6 +127,8 @@ class EngineLoad:
     """Part of the KV cache in use, 0 to 1."""
     version: str = ""
     """The engine's, where it is told with the load."""
+    ranks: Mapping[int, "EngineLoad"] = field(default_factory=dict)
+    """Each rank's own, where the engine tells them apart."""
 
 
 class Transport(Protocol):

@@ -123,6 +123,11 @@ def _shown(state: WorkerState) -> Json:
         "priority": state.description.priority,
         "cost": state.description.cost,
         "job_status": None if state.job is None else _job(state.url, state.job),
+        "dp_size": len(state.ranks) or None,
+        "ranks": [
+            {"rank": number, "id": rank.id, "url": rank.url, "load": rank.load}
+            for number, rank in enumerate(state.ranks)
+        ],
     }
 
 

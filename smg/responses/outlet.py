@@ -77,8 +77,22 @@ class Outlet:
         """The right to write the response, when it has one."""
         return self._lease
 
+    @property
+    def is_queued(self) -> bool:
+        """Whether readers have been told of the response, but not that it is worked on."""
+        renderer = self._renderer
+        return renderer is not None and 0 < renderer.number <= len(renderer.QUEUED)
+
+    def queue(self) -> None:
+        """Say that the response waits to be worked on."""
+        if self._renderer is not None:
+            frames = self._renderer.queued()
+            if self._grammar is not None:
+                self._grammar.check(frames)
+            self._show(frames)
+
     def open(self) -> None:
-        """Say that the response begins."""
+        """Say that the response begins, as far as that has not been said."""
         if self._renderer is not None:
             frames = self._renderer.opening(queued=self._live.order.background)
             if self._grammar is not None:

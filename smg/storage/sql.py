@@ -8,6 +8,7 @@ from smg.storage.conversations import SqlConversations
 from smg.storage.database import Database, open_database
 from smg.storage.journal import SqlJournal
 from smg.storage.migrations import migrate
+from smg.storage.pins import SqlPins
 from smg.storage.responses import SqlResponses
 from smg.storage.sqlite import Synchronous
 from smg.storage.work import BUSY_SECONDS
@@ -24,6 +25,7 @@ class SqlStore:
         self.journal = SqlJournal(database)
         self.approvals = SqlApprovals(database)
         self.workers = SqlWorkers(database)
+        self.pins = SqlPins(database)
 
     @classmethod
     async def open(

@@ -7,7 +7,9 @@ with a pipe for what the new process says; the process id goes back.
 
 import asyncio
 import json
+import logging
 import os
+import runpy
 import signal
 import socket
 import sys
@@ -15,6 +17,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
+
+from smg import faults
+
+log = logging.getLogger(__name__)
 
 MAX_ORDER = 64 * 1024
 PATIENCE_SECONDS = 60.0
@@ -83,8 +89,7 @@ async def nursery() -> AsyncIterator[Nursery]:
 
 def main(line: int) -> None:
     """Serve orders until the other end is closed."""
-    import smg.discovery.fleet  # noqa: PLC0415 - what `smg` imports when it runs, loaded once for all
-    import smg.server  # noqa: F401, PLC0415
+    import smg.server  # noqa: F401, PLC0415 - what a gateway imports, loaded once for all
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # The system buries them.
     with socket.socket(fileno=line) as orders:
@@ -108,11 +113,13 @@ def _live(order: Mapping[str, Any], pipe: int) -> NoReturn:
         os.dup2(pipe, sys.stderr.fileno())
         os.close(pipe)
         os.environ.update(order["environment"])
-        from smg import faults  # noqa: PLC0415
-        from smg.cli import main as run  # noqa: PLC0415
-
         faults.order(os.environ.get(faults.VARIABLE, ""))
-        status = run(order["flags"])
+        sys.argv = ["smg", *order["flags"]]
+        runpy.run_module("smg", run_name="__main__")
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    except Exception:
+        log.exception("A gateway ended by a mistake")
     finally:
         sys.stderr.flush()
         os._exit(status)  # Not back into the nursery.
