@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -23,11 +23,10 @@ from smg.workers.pool import Pool
 from smg.workers.watch import Probing
 from smg.workers.worker import Worker
 from tests.testing.asking import VOCABULARY, ask, render, request, user
-from tests.workers.test_pool import OFTEN, take
+from tests.workers.test_pool import OFTEN, PATIENCE_S, take, until
 
 SMALL = EngineOptions(cache_blocks=12)
 NEVER = Probing(interval_s=3600.0, first_s=0.01, longest_s=0.05, load_interval_s=3600.0)
-PATIENCE_S = 5.0
 
 
 def prompt(text: str, words: int = 60) -> PromptTokens:
@@ -90,12 +89,6 @@ async def over(*engines: ScriptedEngine) -> AsyncIterator[Fleet]:
         yield Fleet(list(engines), policy, pool)
     finally:
         await pool.close()
-
-
-async def until(reached: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not reached():  # noqa: ASYNC110 - nobody announces it
-            await asyncio.sleep(0)
 
 
 def blocks(prompt: PromptTokens, size: int = 16) -> int:
