@@ -243,6 +243,28 @@ async def test_the_load_that_comes_with_events_is_heard() -> None:
         assert worker.load == summed({0: EngineLoad()})
 
 
+async def test_a_worker_whose_stream_is_cut_is_probed_at_once() -> None:
+    async with fleet(SMALL) as workers:
+        [engine], [worker] = workers.engines, workers.pool.workers
+        assert worker.health.is_certain
+        await engine.__aexit__(None, None, None)
+        await until(lambda: not worker.health.is_certain)
+
+
+async def test_a_doubt_that_a_probe_dispels_leaves_nothing_behind() -> None:
+    async with ScriptedEngine() as engine:
+        pool = Pool([Worker(connect(engine.url))], RoundRobin(), NEVER)
+        await pool.start()
+        try:
+            health = pool.workers[0].health
+            for _ in range(2):
+                health.doubt()
+                await until(lambda: not health.went_down.is_set())
+            assert health.is_certain
+        finally:
+            await pool.close()
+
+
 async def test_a_policy_without_use_for_events_does_not_listen() -> None:
     async with ScriptedEngine() as engine:
         pool = Pool([Worker(connect(engine.url))], RoundRobin(), OFTEN)
