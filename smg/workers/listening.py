@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import Final
 
 from smg.engines.kv import KvBatch, NoKvEvents, TellsOfCache
-from smg.errors import EngineError
+from smg.errors import EngineError, WorkerUnavailable
 from smg.workers.policies.blocks import Place
 from smg.workers.policies.knowledge import Knowledge
 from smg.workers.worker import Worker, ranks_of
@@ -84,6 +84,8 @@ class Listener:
             await self._worker.health.went_down.wait()  # It may come back as another.
         except EngineError as error:
             logger.debug("Worker %s: its cache events are lost: %s", self._address, error)
+            if isinstance(error, WorkerUnavailable):
+                self._worker.health.doubt()  # Nobody else may notice so soon.
         except Exception:  # A bug must not end the listening.
             logger.exception("Listening to worker %s failed", self._address)
 
@@ -92,14 +94,18 @@ class Listener:
         return self._worker.engine.address
 
     async def _listen(self) -> None:
-        cursor = Cursor()
+        cursor, is_first = Cursor(), True
         self._suppose()
         async with aclosing(self._engine.kv_events()) as batches:
             async for batch in batches:
                 if batch.load is not None:
                     self._worker.hear_rank_load(batch.rank, batch.load)
-                if cursor.admits(batch):
-                    await self._hear(batch)
+                if not cursor.admits(batch):
+                    continue
+                if is_first:
+                    logger.info("Worker %s tells of its KV cache", self._address)
+                    is_first = False
+                await self._hear(batch)
 
     async def _hear(self, batch: KvBatch) -> None:
         place = Place(self._address, batch.rank)

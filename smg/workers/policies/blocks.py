@@ -272,7 +272,7 @@ class BlockIndex:
 
 
 def _chain(tokens: bytes, size: int) -> Iterator[int]:
-    """The keys of a prompt's whole blocks; Python's hash of bytes cannot be made to collide."""
+    """The keys of a prompt's whole blocks; Python hashes bytes with a secret of the process."""
     width, key = size * WIDTH, 0
     for at in range(0, len(tokens) - width + 1, width):
         key = hash((key, tokens[at : at + width]))
