@@ -21,6 +21,7 @@ from smg.storage.records import (
     ResponseRecord,
     Step,
     UnfinishedResponse,
+    WorkerRecord,
 )
 
 
@@ -226,7 +227,7 @@ class JournalStore(Protocol):
         ...
 
     async def release(self, lease: Lease) -> None:
-        """Give an unfinished response back, if it is still ours."""
+        """Give an unfinished response back, if it is still ours; that counts as no attempt."""
         ...
 
     async def unfinished(self, limit: int = 100) -> list[UnfinishedResponse]:
@@ -319,18 +320,22 @@ class ApprovalStore(Protocol):
 
 
 class WorkerStore(Protocol):
-    """Keeps the URLs of workers that were added while a gateway ran."""
+    """Keeps the workers that were added while a gateway ran."""
 
-    async def add(self, url: str) -> bool:
-        """Remember a worker; `False`: it was remembered already."""
+    async def add(self, worker: WorkerRecord) -> None:
+        """Remember a worker; if it was remembered already, with what is said of it now."""
+        ...
+
+    async def change(self, worker: WorkerRecord) -> None:
+        """Remember what is said of a worker now, if it is at all; its key stays if none is said."""
         ...
 
     async def remove(self, url: str) -> None:
         """Forget a worker, if it was remembered."""
         ...
 
-    async def urls(self) -> Sequence[str]:
-        """All that are remembered, in the order of the alphabet."""
+    async def all(self) -> Sequence[WorkerRecord]:
+        """All that are remembered, in the order of their URLs."""
         ...
 
 
@@ -382,6 +387,11 @@ class Store(Protocol):
     @property
     def pins(self) -> PinStore:
         """Tools of MCP servers that operators have agreed to."""
+        ...
+
+    @property
+    def damage(self) -> str | None:
+        """Why nothing can be stored until the gateway is started again; `None`: it can."""
         ...
 
     async def give_back(self, pages: int) -> int:
