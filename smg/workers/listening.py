@@ -59,6 +59,7 @@ class Listener:
         self._engine = engine
         self._knowledge = knowledge
         self._pause_s = FIRST_PAUSE_S
+        self._has_told = False
 
     async def run(self) -> None:
         """Never return: listen, and after each loss anew."""
@@ -69,7 +70,8 @@ class Listener:
                 self._pause_s = FIRST_PAUSE_S
             begun = clock()
             await self._listen_until_lost()
-            self._knowledge.forget(self._address)
+            if self._has_told:  # Else all that is known is what was sent, which is as it was.
+                self._knowledge.forget(self._address)
             if clock() - begun >= LONGEST_PAUSE_S:
                 self._pause_s = FIRST_PAUSE_S
             await asyncio.sleep(self._pause_s)
@@ -94,7 +96,7 @@ class Listener:
         return self._worker.engine.address
 
     async def _listen(self) -> None:
-        cursor, is_first = Cursor(), True
+        cursor, self._has_told = Cursor(), False
         self._suppose()
         async with aclosing(self._engine.kv_events()) as batches:
             async for batch in batches:
@@ -102,9 +104,9 @@ class Listener:
                     self._worker.hear_rank_load(batch.rank, batch.load)
                 if not cursor.admits(batch):
                     continue
-                if is_first:
+                if not self._has_told:
                     logger.info("Worker %s tells of its KV cache", self._address)
-                    is_first = False
+                    self._has_told = True
                 await self._hear(batch)
 
     async def _hear(self, batch: KvBatch) -> None:

@@ -192,6 +192,19 @@ async def test_where_a_worker_does_not_tell_what_was_sent_counts() -> None:
             assert workers.reason(asked) == told
 
 
+async def test_a_stream_that_told_nothing_leaves_what_was_sent_when_it_ends() -> None:
+    async with ScriptedEngine(options=SMALL) as engine:
+        asked = prompt("a")
+        await ask(engine, request(asked.ids))
+        async with over(engine) as workers:
+            await workers.send(asked)
+            engine.caches.lose()
+            async with asyncio.timeout(PATIENCE_S):
+                await engine.caches.listeners(0)
+                await engine.caches.listeners(1)
+            assert workers.known(asked, engine) == Known(len(asked.ids), SENT)
+
+
 async def test_what_was_cached_before_anybody_listened_is_known_by_what_is_sent() -> None:
     async with ScriptedEngine(options=SMALL) as engine:
         asked = prompt("a")
