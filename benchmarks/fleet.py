@@ -2,41 +2,30 @@
 
     python -m benchmarks.fleet [--workers 8] [--requests 1500] [--policy NAME ...]
 
-The pool, the policies and the breaker are the gateway's own; only the engines are made up. One
-reads prompts one after another at so many uncached tokens a second, and then gives a token to each
-of its generations in steps that take longer the more there are; its KV cache is finite, and what
-was not used for longest makes room. Three kinds of traffic: agents (one long system prompt for each
-of some kinds, growing over several steps), chats (short, growing), and single long prompts that
-nobody shares.
+The pool, the policies and the breaker are the gateway's own; only the engines (`engine_model.py`)
+and the traffic (`workload.py`) are made up. `fleet_real.py` has the same of both behind sockets.
 """
 
 import argparse
 import asyncio
 import heapq
-import random
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from statistics import mean, quantiles
 from typing import Any
 
+from benchmarks.engine_model import ModelEngine, Pace
+from benchmarks.workload import Conversation, Passage, workload
 from smg.engines.base import EngineChunk, EngineInfo, EngineLoad, Finish, PromptTokens
 from smg.turn import Sampling
-from smg.workers.policies.prefixes import PrefixTree
 from smg.workers.policies.registry import POLICIES
 from smg.workers.pool import Pool, Probing
 from smg.workers.worker import Worker
 
-READ_PER_SECOND = 8000
-"""Uncached prompt tokens."""
-STEP_SECONDS = 0.012
-"""A decode step of one generation ..."""
-STEP_MORE = 0.0006
-"""... and each further one."""
-KV_TOKENS = 120_000
-CHUNK = 8
-"""Decode steps between two messages."""
+VOCABULARY = range(1, 150_000)
+ANSWER_TOKEN = 0
 
 
 class Simulated(asyncio.SelectorEventLoop):
@@ -60,42 +49,21 @@ class Simulated(asyncio.SelectorEventLoop):
 
 
 class Engine:
-    """A made-up engine."""
+    """A made-up engine, as the pool sees it."""
 
     def __init__(self, number: int) -> None:
         self.address = f"worker-{number}"
-        self.read = self.found = 0
-        self._reading = asyncio.Lock()
-        self._running = self._waiting = 0
-        self._held = 0
-        """Tokens of running generations: what may be dropped is not in use."""
-        self._cache = PrefixTree(KV_TOKENS)
+        self.model = ModelEngine(Pace())
 
     async def generate(
         self, request_id: str, prompt: PromptTokens
     ) -> AsyncGenerator[EngineChunk, None]:
         del request_id
-        self._waiting += 1
-        async with self._reading:
-            known = self._cache.match(prompt.ids).get(self.address, 0)
-            self.read += len(prompt.ids)
-            self.found += known
-            await asyncio.sleep((len(prompt.ids) - known) / READ_PER_SECOND)
-            self._cache.insert(prompt.ids, self.address)
-        self._waiting -= 1
-        self._running += 1
-        self._held += len(prompt.ids)
         left = prompt.sampling.max_tokens or 0
-        try:
-            yield EngineChunk([1])
-            while left > 0:
-                steps = min(CHUNK, left)
-                await asyncio.sleep(steps * (STEP_SECONDS + STEP_MORE * self._running))
-                left -= steps
-                yield EngineChunk([1] * steps, Finish.STOP if left <= 0 else None)
-        finally:
-            self._running -= 1
-            self._held -= len(prompt.ids)
+        async with aclosing(self.model.generate(prompt.ids, [ANSWER_TOKEN] * left)) as pieces:
+            async for piece, _ in pieces:
+                left -= len(piece)
+                yield EngineChunk(piece, None if left else Finish.STOP)
 
     async def info(self) -> EngineInfo:
         return EngineInfo(engine="simulated", model="m")
@@ -104,45 +72,13 @@ class Engine:
         pass
 
     async def load(self) -> EngineLoad:
-        usage = min(1.0, self._held / KV_TOKENS)
-        return EngineLoad(running=self._running, waiting=self._waiting, token_usage=usage)
+        model = self.model
+        return EngineLoad(
+            running=model.running, waiting=model.waiting, token_usage=model.cache.used
+        )
 
     async def close(self) -> None:
         pass
-
-
-@dataclass
-class Conversation:
-    """Prompts that grow: each is asked when the one before is answered."""
-
-    at: float
-    key: str
-    first: list[int]
-    steps: int
-    more: int
-    """Tokens that each step adds."""
-    answer: int
-    pause: float
-
-
-def workload(requests: int, rate: float, chance: random.Random) -> Iterator[Conversation]:
-    """Conversations at random times, until they add up to so many requests."""
-    kinds = [[chance.randrange(150_000) for _ in range(6000)] for _ in range(24)]
-    at, asked, number = 0.0, 0, 0
-    while asked < requests:
-        number += 1
-        shape = chance.choices(("agent", "chat", "single"), (5, 4, 2))[0]
-        own = [chance.randrange(150_000) for _ in range(200)]
-        if shape == "agent":
-            told = Conversation(at, f"c{number}", chance.choice(kinds) + own, 6, 500, 120, 0.5)
-        elif shape == "chat":
-            told = Conversation(at, f"c{number}", own * 2, 4, 300, 200, 4.0)
-        else:
-            alone = [chance.randrange(150_000) for _ in range(chance.randrange(1000, 12_000))]
-            told = Conversation(at, f"c{number}", alone, 1, 0, 150, 0.0)
-        asked += told.steps
-        at += chance.expovariate(rate / (told.steps or 1))
-        yield told
 
 
 @dataclass
@@ -153,10 +89,10 @@ class Result:
     tokens: int = 0
 
 
-async def converse(pool: Pool, told: Conversation, result: Result, chance: random.Random) -> None:
+async def converse(pool: Pool, told: Conversation, result: Result) -> None:
     await asyncio.sleep(told.at)
-    ids, loop = list(told.first), asyncio.get_running_loop()
-    for _ in range(told.steps):
+    ids, loop = _ids(*told.opening), asyncio.get_running_loop()
+    for step in range(1, told.steps + 1):
         prompt = _prompt(ids, told)
         begun, first = loop.time(), 0.0
         async with aclosing(pool.generate(lambda: "r", prompt)) as chunks:
@@ -164,11 +100,15 @@ async def converse(pool: Pool, told: Conversation, result: Result, chance: rando
                 first = first or loop.time()
                 result.tokens += len(chunk.ids)
         result.first_tokens.append(first - begun)
-        ids += [chance.randrange(150_000) for _ in range(told.more)]
+        ids += [ANSWER_TOKEN] * told.answer + _ids(told.added(step))
         await asyncio.sleep(told.pause)
 
 
-def _prompt(ids: Sequence[int], told: Conversation) -> PromptTokens:
+def _ids(*passages: Passage) -> list[int]:
+    return [token for passage in passages for token in passage.drawn(VOCABULARY)]
+
+
+def _prompt(ids: list[int], told: Conversation) -> PromptTokens:
     # Each step is a turn of its own: staying on a worker is left to the policy.
     return PromptTokens(
         ids=list(ids), sampling=Sampling(max_tokens=told.answer), routing_key=told.key
@@ -178,7 +118,6 @@ def _prompt(ids: Sequence[int], told: Conversation) -> PromptTokens:
 async def simulate(
     policy: str, workers: int, requests: int, rate: float, seed: int = 7
 ) -> dict[str, Any]:
-    chance = random.Random(seed)
     engines = [Engine(number) for number in range(workers)]
     pool = Pool(
         [Worker(engine) for engine in engines], POLICIES[policy](), Probing(load_interval_s=1.0)
@@ -186,19 +125,20 @@ async def simulate(
     await pool.start()
     result = Result()
     async with asyncio.TaskGroup() as group:
-        for told in workload(requests, rate, chance):
-            group.create_task(converse(pool, told, result, random.Random(told.key)))
+        for told in workload(requests, rate, seed):
+            group.create_task(converse(pool, told, result))
     seconds = asyncio.get_running_loop().time()
     await pool.close()
     cuts = quantiles(result.first_tokens, n=100)
+    counts = [engine.model.counts for engine in engines]
     return {
         "policy": policy,
         "p50": cuts[49],
         "p99": cuts[98],
         "mean": mean(result.first_tokens),
         "tokens": result.tokens / seconds,
-        "found": sum(e.found for e in engines) / sum(e.read for e in engines),
-        "uneven": max(e.read for e in engines) / mean(e.read for e in engines),
+        "found": sum(one.found for one in counts) / sum(one.read for one in counts),
+        "uneven": max(one.read for one in counts) / mean(one.read for one in counts),
     }
 
 
