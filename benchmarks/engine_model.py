@@ -47,7 +47,6 @@ class Counts:
     """Prompt tokens."""
     found: int = 0
     """Those of them that were in the cache."""
-    written: int = 0
     most_running: int = 0
 
 
@@ -65,6 +64,8 @@ class ModelEngine:
     def __init__(self, pace: Pace, tell: Tell = _tell_nobody) -> None:
         self.counts = Counts()
         self.running = self.waiting = 0
+        self.unread = 0
+        """Prompt tokens of those that wait which were not in the cache when they came."""
         self.cache = KvBlocks(pace.kv_tokens)
         self._pace = pace
         self._tell = tell
@@ -100,7 +101,9 @@ class ModelEngine:
 
     async def _read(self, stay: "_Stay") -> int:
         """Wait for the prompt's turn and for room, and read it; what was found of it."""
+        unread = len(stay.ids) - BLOCK * self.cache.known(stay.hashes)
         self.waiting += 1
+        self.unread += unread
         try:
             async with self._reading:
                 while not self.cache.has_room(stay.hashes, stay.nameless):
@@ -120,6 +123,7 @@ class ModelEngine:
                 return found
         finally:
             self.waiting -= 1
+            self.unread -= unread
 
     def _leave(self, stay: "_Stay") -> None:
         text = [*stay.ids, *stay.answer] if stay.is_whole else stay.ids

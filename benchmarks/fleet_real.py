@@ -33,6 +33,8 @@ from benchmarks.processes import Running, free_port, running
 from benchmarks.report import record
 from benchmarks.workload import Conversation, Passage, workload
 from smg.errors import ConfigError
+from smg.tokens.source import locate
+from smg.tokens.tokenizer import Tokenizer
 
 MODEL_NAME = "made-up"
 LONGEST_ANSWER = 512
@@ -98,12 +100,15 @@ def _facts(options: Options) -> str:
 
 
 async def _bench(options: Options, folder: Path) -> list[Row]:
-    words = _words()
     made = engines(None, folder, LONGEST_ANSWER)
     (folder / "ids.txt").write_text(" ".join(map(str, made.ids)))
-    told = workload(options.requests, options.rate * options.slower, options.seed)
+    words, tokenizer = _words(), Tokenizer.load(locate(str(MODEL)))
     questions = [
-        each for one in told for each in _questions(one, words, made.answer, options.slower)
+        question
+        for told in workload(options.requests, options.rate * options.slower, options.seed)
+        for question in _questions(
+            told, words, tokenizer.decode(made.ids[: told.answer]), options.slower
+        )
     ]
     rows = []
     for policy in options.policy:
@@ -124,11 +129,13 @@ def _words() -> list[str]:
 def _questions(
     told: Conversation, words: Sequence[str], answer: str, slower: float
 ) -> Iterator[Question]:
-    """A conversation's questions, each with all that was said before it."""
+    """A conversation's questions, each with all that was said before it.
+
+    The answers in it are what the engines say: what they wrote is found in their caches, too.
+    """
     *system, asked = told.opening
     messages = [{"role": "system", "content": _text(each, words)} for each in system]
     messages.append({"role": "user", "content": _text(asked, words)})
-    said = " ".join(answer.split(" ")[: told.answer])  # About as long; the same for everybody.
     every = told.answer * STEP_S + told.pause + ROUND_TRIP_S
     for step in range(told.steps):
         yield Question(
@@ -137,7 +144,7 @@ def _questions(
             headers={"x-smg-routing-key": told.key},
             tokens=told.answer,
         )
-        messages.append({"role": "assistant", "content": said})
+        messages.append({"role": "assistant", "content": answer})
         messages.append({"role": "user", "content": _text(told.added(step + 1), words)})
 
 

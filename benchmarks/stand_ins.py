@@ -5,9 +5,10 @@
 Each takes the time that `engine_model.py` says and no CPU for it. All give one answer, as long as
 asked; what they found in their caches they tell truthfully, in each message and, of all of a run,
 in the report that is written when the process is told to stop. With `--kv-events` they also say
-how their caches change. The messages are those of `smg-grpc-proto`: nothing here is ours, so a
-gateway that misreads the protocol would be seen (and protobuf takes a name only once per process:
-our own stubs may not be imported).
+how their caches change and, on the same stream, how busy they are, as vLLM's servicer does. The
+messages are those of `smg-grpc-proto`: nothing here is ours, so a gateway that misreads the
+protocol would be seen (and protobuf takes a name only once per process: our own stubs may not be
+imported).
 """
 
 import argparse
@@ -15,7 +16,7 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +34,8 @@ SERVICE = "vllm.grpc.engine.VllmEngine"
 MODEL_NAME = "made-up"
 MAX_CONTEXT = 32_768
 MOST_RUNNING = 256
+LOAD_EVERY_S = 0.1
+"""While it changes and nothing else is to be told."""
 SERVER_OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     # As vLLM: clients may ping as often as they like, also without calls.
@@ -64,15 +67,32 @@ class KvNews:
         for reader in self._readers:
             reader.put_nowait(batch)
 
-    async def listen(self) -> AsyncIterator[Any]:
-        """Everything from now on."""
+    async def listen(
+        self, new_load: Callable[[], Any], *, early: bool
+    ) -> AsyncGenerator[Any, None]:
+        """Everything from now on, and the load in between; `early`: before the first change too."""
         reader: asyncio.Queue[Any] = asyncio.Queue()
         self._readers.append(reader)
+        last = None
         try:
             while True:
-                yield await reader.get()
+                try:
+                    async with asyncio.timeout(LOAD_EVERY_S):
+                        batch = await reader.get()
+                except TimeoutError:
+                    load = new_load()
+                    if load != last and (early or self._said):
+                        yield self._load_only(load)
+                    last = load
+                else:
+                    yield batch
         finally:
             self._readers.remove(reader)
+
+    def _load_only(self, load: Any) -> Any:
+        return common.KvEventBatch(
+            sequence_number=self._said, timestamp=time.time(), load=load, dp_rank=0
+        )
 
     def _removed(self, change: Change) -> list[Any]:
         if not change.removed:
@@ -162,8 +182,26 @@ class StandIn:
         if request.start_sequence_number:
             await context.abort(grpc.StatusCode.OUT_OF_RANGE, "Nothing is repeated: begin at 0")
         await context.send_initial_metadata(())
-        async for batch in self.news.listen():
-            yield batch
+        early = request.load_records_before_first_batch
+        async with aclosing(self.news.listen(self._load, early=early)) as batches:
+            async for batch in batches:
+                yield batch
+
+    def _load(self) -> Any:
+        engine = self.engine
+        return common.EngineLoad(
+            running_requests=engine.running,
+            waiting_requests=engine.waiting,
+            waiting_uncached_tokens=engine.unread,
+            token_usage=engine.cache.used,
+            max_running_requests=MOST_RUNNING,
+            load_only=True,
+            num_used_tokens=self._used_tokens(),
+            max_total_num_tokens=engine.cache.capacity * BLOCK,
+        )
+
+    def _used_tokens(self) -> int:
+        return round(self.engine.cache.used * self.engine.cache.capacity) * BLOCK
 
     async def health_check(self, _request: Any, _: Context) -> Any:
         """It is always well."""
@@ -201,10 +239,11 @@ class StandIn:
             num_running_reqs=engine.running,
             num_waiting_reqs=engine.waiting,
             num_total_reqs=engine.running + engine.waiting,
-            num_used_tokens=round(engine.cache.used * engine.cache.capacity) * BLOCK,
+            num_used_tokens=self._used_tokens(),
             max_total_num_tokens=engine.cache.capacity * BLOCK,
             token_usage=engine.cache.used,
             max_running_requests=MOST_RUNNING,
+            num_waiting_uncached_tokens=engine.unread,
         )
         return pb.GetLoadsResponse(version="made-up", dp_rank_count=1, loads=[load])
 
