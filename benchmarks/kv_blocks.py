@@ -82,11 +82,12 @@ class KvBlocks:
     def let_go(self, hashes: Sequence[int], nameless: int, written: Sequence[int] = ()) -> Change:
         """The generation has ended: what it read, and the whole blocks it wrote, may be dropped."""
         self._nameless -= nameless
-        chain = [*hashes, *written]
+        own, chain = set(hashes), [*hashes, *written]
         known = self.known(chain)
         for name in reversed(chain):
-            self._held[name] -= name in self._held
-            if self._held[name] <= 0:
+            if name in own:
+                self._held[name] -= 1
+            if self._held[name] <= 0:  # Else somebody else is reading it.
                 del self._held[name]
                 self._idle[name] = None
                 self._idle.move_to_end(name)
