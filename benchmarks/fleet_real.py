@@ -66,7 +66,7 @@ def main() -> None:
     """Run all rows; print the table."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="smg-fleet-") as folder:
-        rows = list(asyncio.run(_bench(options, Path(folder))))
+        rows = list(asyncio.run(bench(options, Path(folder))))
     text = report(rows, _facts(options))
     print(text)
     if options.record:
@@ -99,7 +99,7 @@ def _facts(options: Options) -> str:
     )
 
 
-async def _bench(options: Options, folder: Path) -> list[Row]:
+async def bench(options: Options, folder: Path) -> list[Row]:
     made = engines(None, folder, LONGEST_ANSWER)
     (folder / "ids.txt").write_text(" ".join(map(str, made.ids)))
     words, tokenizer = _words(), Tokenizer.load(locate(str(MODEL)))
