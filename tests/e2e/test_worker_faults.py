@@ -31,6 +31,8 @@ class Heard:
     status: int = 0
     worker: str = ""
     """Where a stream was tried first."""
+    id: str = ""
+    """Of a response that is streamed."""
     text: str = ""
     is_complete: bool = False
     errors: list[Json] = field(default_factory=list)
@@ -46,6 +48,8 @@ class Heard:
         for choice in event.get("choices", ()):
             self.text += choice["delta"].get("content") or ""
             self.is_complete |= choice["finish_reason"] == "stop"
+        if event.get("type") == "response.created":
+            self.id = event["response"]["id"]
         if event.get("type") == "response.output_text.delta":
             self.text += event["delta"]
         self.is_complete |= event.get("type") == "response.completed"
@@ -65,9 +69,13 @@ class Heard:
             [choice] = answer["choices"]
             self.text, self.is_complete = choice["message"]["content"], True
             return
-        [message] = answer["output"]
-        self.text = message["content"][0]["text"]
+        self.text = text_of(answer)
         self.is_complete = answer["status"] == "completed"
+
+
+def text_of(response: Json) -> str:
+    [message] = response["output"]
+    return str(message["content"][0]["text"])
 
 
 async def ask(served: Served, path: str, streamed: bool, question: str, heard: Heard) -> Heard:
@@ -171,6 +179,9 @@ async def test_a_worker_killed_in_mid_stream_is_told_and_nothing_is_said_twice(
         await first.kill()
         outcomes = await asking
         assert await running.metric("smg_worker_selection_total", spare) == 0
+        [streamed_response] = [heard for heard in outcomes if heard.id]
+        stored = (await running.served.http.get(f"/responses/{streamed_response.id}")).json()
+    assert (stored["status"], text_of(stored)) == ("failed", streamed_response.text)
     assert [told(heard) for heard in outcomes] == [
         (200 if streamed else 503, streamed, False, ["server_error"]) for _, streamed in KINDS
     ]
