@@ -254,7 +254,7 @@ async def test_without_a_report_nothing_is_known_of_others() -> None:
     assert (worker.load, worker.foreign) == (None, 0)
 
 
-async def test_of_64_generations_at_once_none_is_lost_to_a_worker_that_is_gone() -> None:
+async def test_one_of_three_dies_under_64_streams_and_nothing_unstarted_is_lost() -> None:
     chunks: Sequence[EngineChunk] = tokens(*range(20))
     engines = [ScriptedEngine(name, *[chunks] * 64) for name in "abc"]
     dead = ScriptedEngine("dead", *[GONE] * 64)
