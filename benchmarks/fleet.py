@@ -21,7 +21,8 @@ from benchmarks.workload import Conversation, Passage, workload
 from smg.engines.base import EngineChunk, EngineInfo, EngineLoad, Finish, PromptTokens
 from smg.turn import Sampling
 from smg.workers.policies.registry import POLICIES
-from smg.workers.pool import Pool, Probing
+from smg.workers.pool import Pool
+from smg.workers.watch import Probing
 from smg.workers.worker import Worker
 
 VOCABULARY = range(1, 150_000)

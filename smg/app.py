@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -23,13 +22,16 @@ from smg.discovery.fleet import Fleet
 from smg.discovery.kubernetes import discovering
 from smg.embeddings import routes as embeddings
 from smg.errors import ConfigError, GatewayError
+from smg.folders import make_folder
 from smg.ids import new_id
 from smg.lab import routes as lab
 from smg.layers import Watched, new_doors, surrounded
 from smg.mcp import routes as mcp
+from smg.mcp.connection import Ties
 from smg.mcp.reload import ConfigReload
 from smg.mcp.request_servers import RequestServer, RequestServers
 from smg.mcp.toolbox import Toolbox
+from smg.places import data_folder, database_url
 from smg.registry import routes as registry
 from smg.registry.workers import Registry, RegistryRules
 from smg.responses import routes as responses
@@ -39,16 +41,18 @@ from smg.responses.kitchen import Kitchen
 from smg.responses.recovery import Recovery
 from smg.responses.runs import Durability, Runs
 from smg.retention import Retention
+from smg.sampler import Sampler
 from smg.seal import Seal, kept_secret
 from smg.settings import Settings
 from smg.startup import new_limits, new_toolbox, now
 from smg.storage.base import Store
-from smg.storage.database import bytes_on_disk, sqlite_file
+from smg.storage.database import is_in_memory, sqlite_file
+from smg.storage.file import bytes_on_disk
 from smg.storage.sql import SqlStore
 from smg.telemetry import Telemetry
 from smg.web import health
-from smg.web.admission import Doors
 from smg.web.auth import owner_check
+from smg.web.doors import Doors
 from smg.web.errors import on_bad_parameter, on_gateway_error, on_http_error
 from smg.web.offers import ServerPolicy
 from smg.web.tools import McpRequest
@@ -119,30 +123,17 @@ def _hosts(given: Sequence[str]) -> list[str]:
     return [host for text in given for host in text.split(",") if host]
 
 
-def database_url(settings: Settings) -> str:
-    """Where the state is kept: the setting, or a file in the user's data folder."""
-    if settings.database_url:
-        return settings.database_url
-    folder = _data_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder / 'smg.db'}"
-
-
 def new_seal(settings: Settings) -> Seal:
     """The seal of this gateway: of the setting's secret, else of one kept beside the database."""
     if settings.seal_key:
         return Seal(settings.seal_key.encode())
     url = database_url(settings)
-    path = url.removeprefix("sqlite:///")
-    if ":memory:" in path:
+    if is_in_memory(url):
         return Seal(secrets.token_bytes(32))
-    folder = Path(path).parent if path != url else _data_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    file = sqlite_file(url)
+    folder = data_folder() if file is None else file.parent
+    make_folder(folder)
     return Seal(kept_secret(folder / "smg.seal"))
-
-
-def _data_folder() -> Path:
-    return Path(platformdirs.user_data_dir("smg", appauthor=False))
 
 
 @asynccontextmanager
@@ -154,7 +145,6 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         GatewayError: the database, or a required MCP server, does not answer.
     """
     async with AsyncExitStack() as stack:
-        toolbox = new_toolbox(settings)
         brought = RequestServers(_hosts(settings.allow_request_mcp), now)
         stack.push_async_callback(brought.close)
         telemetry = Telemetry()
@@ -162,21 +152,25 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         stack.push_async_callback(fleet.close)
         store = await open_store(settings, telemetry)
         stack.push_async_callback(store.close)
+        toolbox = new_toolbox(
+            settings, Ties(ask=new_sampler(settings, fleet.models), pins=store.pins)
+        )
         stack.push_async_callback(toolbox.close)
         await asyncio.gather(start_fleet(fleet, settings, store), toolbox.start())
         await stack.enter_async_context(discovering(settings, fleet, os.environ))
         models = fleet.models
         seal = new_seal(settings)
+        doors = new_doors(settings)
         runs = Runs(
             store=store,
             tools=toolbox,
             seal=seal,
             new_id=new_id,
             now=now,
+            doors=doors,
             durability=new_durability(settings),
             strict=settings.strict_streams,
         )
-        doors = new_doors(settings)
         stack.push_async_callback(
             lambda: runs.close(doors.grace_left(settings.shutdown_grace_seconds))
         )
@@ -197,7 +191,7 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         await stack.enter_async_context(Retention(store, settings.retention_days, now))
         file = Path(settings.mcp_config_path) if settings.mcp_config_path else None
         reload = ConfigReload(file, os.environ, toolbox)
-        app = new_app(settings, models, toolbox, kitchen, runs)
+        app = new_app(settings, models, toolbox, kitchen, runs, doors)
         stack.enter_context(surrounded(app, settings, Watched(models, doors), telemetry))
         app.include_router(
             mcp.Routes(
@@ -257,6 +251,11 @@ def worker_routes(settings: Settings, fleet: Fleet, store: Store) -> APIRouter:
     ).router()
 
 
+def new_sampler(settings: Settings, models: ModelDirectory) -> Sampler:
+    """Who answers the questions of tool servers that may ask."""
+    return Sampler(models=models, limits=new_limits(settings), new_id=new_id, now=now)
+
+
 def new_durability(settings: Settings) -> Durability:
     """How hard responses hold on to life."""
     return Durability(
@@ -273,7 +272,12 @@ def is_idempotent(toolbox: Toolbox, label: str, tool: str) -> bool:
 
 
 def new_app(
-    settings: Settings, models: ModelDirectory, toolbox: Toolbox, kitchen: Kitchen, runs: Runs
+    settings: Settings,
+    models: ModelDirectory,
+    toolbox: Toolbox,
+    kitchen: Kitchen,
+    runs: Runs,
+    doors: Doors,
 ) -> FastAPI:
     """The web application over these parts."""
     app = FastAPI(title="smg", version=__version__, docs_url="/docs", redoc_url=None)
@@ -315,7 +319,9 @@ def new_app(
         embeddings.Routes(models=models, owner_of=owner_of, max_body_bytes=max_body).router()
     )
     app.include_router(lab.Routes(owner_of=owner_of, max_body_bytes=max_body).router())
-    app.include_router(health.new_router(models, owner_of))
+    app.include_router(
+        health.new_router(models, lambda: store.damage, doors.closing.is_set, owner_of)
+    )
     app.add_exception_handler(GatewayError, on_gateway_error)
     app.add_exception_handler(RequestValidationError, on_bad_parameter)
     app.add_exception_handler(HTTPException, on_http_error)

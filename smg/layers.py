@@ -10,14 +10,16 @@ from dataclasses import replace
 from fastapi import FastAPI
 
 from smg.directory import ModelDirectory
+from smg.errors import ConfigError
 from smg.model import ServedModel
 from smg.settings import Settings
 from smg.telemetry import CONTENT_TYPE, Telemetry, published
 from smg.tokens.cache import Hits
 from smg.tracing import Traced, tracing
 from smg.web import metrics
-from smg.web.admission import Admission, Doors
+from smg.web.admission import Admission
 from smg.web.auth import owner_check
+from smg.web.doors import DoorRules, Doors
 from smg.web.edge import Edge
 from smg.web.gate import GateRules
 from smg.web.measured import Measured
@@ -25,19 +27,49 @@ from smg.workers.worker import Worker
 
 
 def new_doors(settings: Settings) -> Doors:
-    """How much work is let in."""
+    """How much work is let in.
+
+    Raises:
+        ConfigError: a limit of one model is ill-formed.
+    """
     common = GateRules(
         places=settings.max_concurrent_requests,
         waiting=settings.queue_size,
         wait_s=settings.queue_timeout_secs,
         per_second=settings.rate_limit_tokens_per_second,
     )
-    each = replace(
-        common,
-        places=settings.key_max_concurrent_requests,
-        per_second=settings.key_rate_limit_tokens_per_second,
+    return Doors(
+        DoorRules(
+            common=common,
+            key=replace(
+                common,
+                places=settings.key_max_concurrent_requests,
+                per_second=settings.key_rate_limit_tokens_per_second,
+            ),
+            model=replace(
+                common,
+                places=settings.model_max_concurrent_requests,
+                per_second=settings.model_rate_limit_tokens_per_second,
+            ),
+            models=_model_limits(settings),
+            promised=settings.background_queue_size,
+            sockets=settings.key_max_websockets,
+        )
     )
-    return Doors(common, each)
+
+
+def _model_limits(settings: Settings) -> Mapping[str, int]:
+    """Single models' places: `qwen=8`. Aliases are refused: they are no models of their own."""
+    aliases = {alias.partition("=")[0] for alias in settings.model_alias}
+    limits: dict[str, int] = {}
+    for text in settings.model_limit:
+        name, _, places = text.rpartition("=")
+        if not name or not places.isdecimal():
+            raise ConfigError(f"--model-limit: expected NAME=N, got {text!r}")
+        if name in aliases:
+            raise ConfigError(f"--model-limit: {name!r} is an alias; name the model itself")
+        limits[name] = int(places)
+    return limits
 
 
 class Watched:

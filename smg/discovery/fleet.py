@@ -21,6 +21,7 @@ from smg.discovery.candidates import (
 from smg.discovery.departures import Departures
 from smg.discovery.groups import Group, check_told, grouped, main_group, read_aliases, settings_of
 from smg.discovery.halves import check_engines, is_split, new_halves
+from smg.discovery.policies import read_policies, warn_of_strangers, with_policy
 from smg.errors import ConfigError, Conflict, EngineError
 from smg.fleet import new_pool, new_worker
 from smg.ids import new_id
@@ -56,6 +57,7 @@ class Fleet:
             ConfigError: a flag about workers or models is wrong.
         """
         self._settings = settings
+        self._policies = read_policies(settings)
         self._created_at = created_at
         self._observer = observer
         self._connection = connection = new_connection(settings)
@@ -97,6 +99,7 @@ class Fleet:
             late = await self._start_unseen(late)
         if not late:
             self.models.check_aliases()
+        warn_of_strangers(self._policies, self.models)
         for candidate in late:
             self._begin_asking(candidate)
 
@@ -149,7 +152,7 @@ class Fleet:
                 "--model-path names that of grpc:// workers"
             )
         workers = [new_worker(self._settings, candidate.release()) for candidate in unseen]
-        pool = await self._new_pool(self._settings, workers)
+        pool = await self._new_pool(self._settings, self._settings.model_path, workers)
         self.models.add(await load_model(self._settings, pool, self._created_at, None))
         return [candidate for candidate in late if candidate not in unseen]
 
@@ -158,7 +161,8 @@ class Fleet:
     async def _add(self, group: Group) -> None:
         """Serve one more model."""
         settings = settings_of(self._settings, group, self._main)
-        pool = await self._new_pool(settings, [self._worker(member) for member in group.members])
+        workers = [self._worker(member) for member in group.members]
+        pool = await self._new_pool(settings, group.model, workers)
         try:
             self.models.add(await self._model(settings, group, pool))
         except BaseException:  # Cancelling included: nobody else knows this pool.
@@ -170,8 +174,9 @@ class Fleet:
             self._pools.remove(pool)
             await pool.close()
 
-    async def _new_pool(self, settings: Settings, workers: Sequence[Worker]) -> Pool:
-        pool = new_pool(settings, workers, self._observer)
+    async def _new_pool(self, settings: Settings, model: str, workers: Sequence[Worker]) -> Pool:
+        names = (settings.served_model_name, model)
+        pool = new_pool(with_policy(settings, self._policies, names), workers, self._observer)
         self._pools.append(pool)
         await pool.start()
         return pool
@@ -262,7 +267,8 @@ class Fleet:
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
             self.departures.retire(address)
-        await self.departures.leave(address, grace_s)
+        if not await self.departures.leave(address, grace_s):
+            return  # It stays.
         await candidate.close()
         self._candidates.remove(candidate)
         self._failures.pop(address, None)

@@ -121,4 +121,9 @@ def _shown(state: WorkerState) -> Json:
         "status": state.status,
         "load": state.load,
         "error": state.error,
+        "dp_size": len(state.ranks) or None,
+        "ranks": [
+            {"rank": number, "id": rank.id, "url": rank.url, "load": rank.load}
+            for number, rank in enumerate(state.ranks)
+        ],
     }

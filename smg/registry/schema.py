@@ -8,8 +8,8 @@ from smg.web.schema import Wire
 
 UNSUPPORTED: Final = {
     "api_key": "keys of http:// workers are the flags' affair (--worker-api-key)",
-    "dp_rank": "ranks are the engine's affair",
-    "dp_base_url": "ranks are the engine's affair",
+    "dp_rank": "a worker is added with all its ranks (--dp-aware)",
+    "dp_base_url": "a worker is added with all its ranks (--dp-aware)",
     "bootstrap_port": "split models are the flags' affair (--prefill)",
 }
 """What would change how a worker is used, and is not done here: refused, never dropped."""

@@ -36,6 +36,17 @@ class WorkerState:
     """Generations this gateway is running on it."""
     error: str | None
     """Why it cannot be used, if it failed."""
+    ranks: Sequence["RankState"] = ()
+    """Its data-parallel ranks, if each is a worker of its own to policies."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankState:
+    """One rank of a worker at this moment."""
+
+    id: str
+    url: str
+    load: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,11 +161,16 @@ class Registry:
             id=id_of(candidate),
             url=candidate.url,
             speaks_http=candidate.speaks_http,
-            models=[seat.model.name for seat in seats],
+            models=list(dict.fromkeys(seat.model.name for seat in seats)),
             engine=infos[0].engine if infos else None,
             status=self._status(candidate.address, seats),
             load=sum(seat.worker.in_flight for seat in seats),
             error=self._fleet.failure(candidate.address),
+            ranks=[
+                RankState(f"{id_of(candidate)}@{rank}", f"{candidate.url}@{rank}", worker.in_flight)
+                for worker in (seat.worker for seat in seats)
+                if (rank := worker.rank) is not None
+            ],
         )
 
     def _status(self, address: str, seats: Sequence[Seat]) -> Status:

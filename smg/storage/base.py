@@ -16,6 +16,7 @@ from smg.storage.records import (
     Lease,
     Page,
     PendingApproval,
+    PinnedTools,
     RepeatKey,
     ResponseRecord,
     Step,
@@ -225,7 +226,7 @@ class JournalStore(Protocol):
         ...
 
     async def release(self, lease: Lease) -> None:
-        """Give an unfinished response back, if it is still ours."""
+        """Give an unfinished response back, if it is still ours; that counts as no attempt."""
         ...
 
     async def unfinished(self, limit: int = 100) -> list[UnfinishedResponse]:
@@ -333,6 +334,23 @@ class WorkerStore(Protocol):
         ...
 
 
+class PinStore(Protocol):
+    """Keeps which tools of which server were agreed to.
+
+    A server is a label, and an identity: a label may come to stand for another server.
+    """
+
+    async def pinned(self, label: str, identity: str) -> PinnedTools | None:
+        """What was agreed to last; `None`: nothing yet."""
+        ...
+
+    async def pin(
+        self, label: str, identity: str, *, digest: str, tools: Mapping[str, str], approved_at: int
+    ) -> None:
+        """Agree to this instead of what was agreed to before."""
+        ...
+
+
 class Store(Protocol):
     """Everything that is kept."""
 
@@ -359,6 +377,16 @@ class Store(Protocol):
     @property
     def workers(self) -> WorkerStore:
         """Workers that were added while a gateway ran."""
+        ...
+
+    @property
+    def pins(self) -> PinStore:
+        """Tools of MCP servers that operators have agreed to."""
+        ...
+
+    @property
+    def damage(self) -> str | None:
+        """Why nothing can be stored until the gateway is started again; `None`: it can."""
         ...
 
     async def give_back(self, pages: int) -> int:

@@ -140,3 +140,15 @@ class PendingApproval:
     """The response that asked."""
     asked_at: int
     """When that response began, in Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedTools:
+    """The list of tools of one server to which an operator has agreed."""
+
+    digest: str
+    """Of the whole list."""
+    tools: Mapping[str, str]
+    """A digest of each tool's definition, by its name."""
+    approved_at: int
+    """Unix seconds."""

@@ -5,10 +5,13 @@ from typing import Self
 from smg.storage import purge
 from smg.storage.approvals import SqlApprovals
 from smg.storage.conversations import SqlConversations
-from smg.storage.database import BUSY_SECONDS, Database, Synchronous, open_database
+from smg.storage.database import Database, open_database
 from smg.storage.journal import SqlJournal
 from smg.storage.migrations import migrate
+from smg.storage.pins import SqlPins
 from smg.storage.responses import SqlResponses
+from smg.storage.sqlite import Synchronous
+from smg.storage.work import BUSY_SECONDS
 from smg.storage.workers import SqlWorkers
 
 
@@ -22,6 +25,7 @@ class SqlStore:
         self.journal = SqlJournal(database)
         self.approvals = SqlApprovals(database)
         self.workers = SqlWorkers(database)
+        self.pins = SqlPins(database)
 
     @classmethod
     async def open(
@@ -49,6 +53,11 @@ class SqlStore:
             await database.close()
             raise
         return cls(database)
+
+    @property
+    def damage(self) -> str | None:
+        """Why nothing can be stored until the gateway is started again; `None`: it can."""
+        return self._database.damage
 
     async def give_back(self, pages: int) -> int:
         """Return a little unused space to the disk; how many pages are still unused."""

@@ -165,6 +165,19 @@ workers = Table(
     PrimaryKeyConstraint("url", name="pk_workers"),
 )
 
+# The tool lists that operators have agreed to. A label whose server is another now (its command
+# or URL) has a row for each: two gateways may have different files and one database.
+pinned_tools = Table(
+    "pinned_tools",
+    metadata,
+    Column("label", Text, nullable=False),
+    Column("identity", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("tools", Text, nullable=False),
+    Column("approved_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("label", "identity", name="pk_pinned_tools"),
+)
+
 
 class database_now(FunctionElement[float]):  # noqa: N801 - an SQL function, used like func.now
     """Unix seconds by the database's clock: gateways' clocks may differ, leases may not."""

@@ -21,6 +21,7 @@ from smg.storage.records import (
     ItemPage,
     Lease,
     Page,
+    PinnedTools,
     Repeated,
     RepeatKey,
     ResponseRecord,
@@ -618,8 +619,9 @@ async def test_a_response_is_claimed_by_one_gateway(store: Store) -> None:
     assert len(leases) == 1
     assert leases[0].attempt == 1
     await store.journal.release(leases[0])
+    # To be handed over costs no attempt: those count deaths.
     second = await store.journal.claim("resp_a", ANN, "gateway-9", 60)
-    assert second == Lease(response_id="resp_a", owner=ANN, holder="gateway-9", attempt=2)
+    assert second == Lease(response_id="resp_a", owner=ANN, holder="gateway-9", attempt=1)
 
 
 @pytest.mark.parametrize("second_holder", ["gateway-1", "gateway-2"])
@@ -828,3 +830,34 @@ async def test_workers_are_remembered_once_until_they_are_forgotten(store: Store
     await store.workers.remove("grpc://b:1")
     await store.workers.remove("grpc://b:1")
     assert await store.workers.urls() == ["grpc://a:1"]
+
+
+async def pin(store: Store, label: str, identity: str, pinned: PinnedTools) -> None:
+    await store.pins.pin(
+        label,
+        identity,
+        digest=pinned.digest,
+        tools=pinned.tools,
+        approved_at=pinned.approved_at,
+    )
+
+
+async def test_the_tools_agreed_to_last_are_kept_for_each_server_of_a_label(store: Store) -> None:
+    first = PinnedTools(digest="d1", tools={"a": "1", "b": "2"}, approved_at=10)
+    second = PinnedTools(digest="d2", tools={"ä": "3"}, approved_at=20)
+    assert await store.pins.pinned("search", "here") is None
+    await pin(store, "search", "here", first)
+    await pin(store, "search", "elsewhere", second)
+    await pin(store, "other", "here", second)
+    assert await store.pins.pinned("search", "here") == first
+    await pin(store, "search", "here", second)
+    assert await store.pins.pinned("search", "here") == second
+    await pin(store, "search", "here", first)
+    assert await store.pins.pinned("search", "here") == first
+    assert await store.pins.pinned("search", "elsewhere") == second
+
+
+async def test_tools_pinned_by_several_at_one_time_are_those_of_one(store: Store) -> None:
+    pins = [PinnedTools(digest=f"d{n}", tools={"a": str(n)}, approved_at=n) for n in range(8)]
+    await asyncio.gather(*(pin(store, "search", "here", pinned) for pinned in pins))
+    assert await store.pins.pinned("search", "here") in pins

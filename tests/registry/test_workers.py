@@ -384,3 +384,41 @@ async def test_what_cannot_be_remembered_is_not_taken_in(nobody: int) -> None:
 
     await until(is_empty)
     await fleet.close()
+
+
+async def test_the_ranks_of_a_worker_are_named_and_go_with_it(tmp_path: Path) -> None:
+    async with (
+        ScriptedEngine(options=EngineOptions(ranks=2)) as divided,
+        ScriptedEngine() as whole,
+        operated(tmp_path, whole.url, dp_aware=True) as operator,
+    ):
+        worker_id = (await operator.add(divided.url))["worker_id"]
+        ready = await operator.until(worker_id, "ready")
+        assert (ready["models"], ready["dp_size"]) == ([{"id": MODEL}], 2)
+        assert ready["ranks"] == [
+            {"rank": n, "id": f"{worker_id}@{n}", "url": f"{divided.url}@{n}", "load": 0}
+            for n in (0, 1)
+        ]
+        names = [(await operator.say()).headers["x-smg-worker"] for _ in range(6)]
+        assert {f"{worker_id}@0", f"{worker_id}@1"} < set(names)
+        assert {received.rank for received in divided.requests} == {0, 1}
+        metrics = (await operator.http.get("/metrics")).text
+        for rank in (0, 1):
+            assert f'worker="{divided.address}@{rank}"' in metrics
+        await operator.ask("PATCH", f"/{worker_id}", {"draining": True})
+        asked = len(divided.requests)
+        for _ in range(3):
+            assert (await operator.say()).status_code == 200
+        assert len(divided.requests) == asked
+        await operator.ask("DELETE", f"/{worker_id}")
+
+        async def alone() -> bool:
+            return [each["url"] for each in await operator.all()] == [whole.url]
+
+        await until(alone)
+        [left] = await operator.all()
+        assert (left["dp_size"], left["ranks"]) == (None, [])
+        assert (
+            f'smg_worker_health{{model="{MODEL}",worker="{divided.address}@0"}}'
+            not in (await operator.http.get("/metrics")).text
+        )

@@ -115,7 +115,7 @@ async def test_processes_that_start_together_do_not_collide(tmp_path: Path) -> N
         assert (process.returncode, errors.decode()) == (0, "")
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [
-            ("0001",)
+            ("0002",)
         ]
     connection.close()
 

@@ -10,8 +10,9 @@ from smg.errors import EngineError, WorkerOverloaded, WorkerTimeout, WorkerUnava
 from smg.workers.breaker import Breaker, BreakerRules
 from smg.workers.policies.load import LeastLoad
 from smg.workers.policies.simple import Passthrough, RoundRobin
-from smg.workers.pool import Pool, Probing
+from smg.workers.pool import Pool
 from smg.workers.retries import RESERVE, Retries
+from smg.workers.watch import Probing
 from smg.workers.worker import Worker
 from tests.workers.scripted_engine import Script, ScriptedEngine, tokens
 from tests.workers.test_pool import OFTEN, counted, take

@@ -19,8 +19,9 @@ from smg.errors import (
     WorkerUnavailable,
 )
 from smg.workers.policies.simple import RoundRobin
-from smg.workers.pool import Pool, Probing
+from smg.workers.pool import Pool
 from smg.workers.retries import Retries
+from smg.workers.watch import Probing
 from smg.workers.worker import Worker
 from tests.contracts.speech import VLLM
 from tests.engines.stand_in import Process, directing
