@@ -18,6 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Tool servers are forked and become other programs at once: gRPC need not prepare for it, and
     # would say in the log that it did not.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+    # One prompt at a time is encoded in a thread of ours; more of the library's would not help.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         return _run(words)
     except (ConfigError, GatewayError) as error:

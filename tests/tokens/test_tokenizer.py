@@ -1,3 +1,4 @@
+import asyncio
 import json
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import tokenizers
 from tokenizers import AddedToken
 
 from smg.errors import ConfigError, InvalidRequest
+from smg.testing.vocabulary import MODEL_PATH
 from smg.tokens.source import locate
 from smg.tokens.tokenizer import Tokenizer
 from tests.tokens.vocabularies import (
@@ -184,3 +186,16 @@ def test_older_files_are_read_by_transformers(tmp_path: Path) -> None:
     tokenizer = Tokenizer.load(locate(str(tmp_path)))
     text = "It is the answer"
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+async def test_everybody_else_goes_on_while_a_long_prompt_is_encoded() -> None:
+    tokenizer = Tokenizer.load(locate(str(MODEL_PATH)))
+    text = "The tool said that it rains in Oslo, so take a coat. " * 10_000
+    encoding = asyncio.create_task(asyncio.to_thread(tokenizer.encode, text))
+    turns = 0
+    while not encoding.done():
+        await asyncio.sleep(0.001)
+        turns += 1
+    # The library's plain `encode` lets nobody else have a turn until it is done.
+    assert turns > 5
+    assert tokenizer.decode(encoding.result()) == text

@@ -9,6 +9,8 @@ import openai
 import pytest
 from fastapi import FastAPI
 
+from smg.errors import InvalidRequest
+from smg.web.body import parse_object
 from smg.web.edge import Edge
 from tests.e2e.gateway import Served
 from tests.web.conftest import KEYS
@@ -148,6 +150,7 @@ async def test_one_keys_responses_are_unknown_to_another(served: Served) -> None
         b'{"\\udfff": 1}',
         b'{"a": ' + b"[" * 64 + b"]" * 64 + b"}",
         b"[" * 200_000,
+        b'{"a": [' + b"{}," * 100_000 + b"{}]}",
     ],
     ids=lambda body: repr(body[:16]),
 )
@@ -158,6 +161,16 @@ async def test_a_body_that_is_no_json_object_is_refused(
     assert answer.status_code == 400
     error = error_of(answer)
     assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_json")
+
+
+def test_a_body_of_too_many_values_is_refused_before_they_are_made() -> None:
+    with pytest.raises(InvalidRequest, match="more than 1000000 values"):
+        parse_object(b'{"a": [' + b"1," * 1_000_001 + b"1]}")
+
+
+def test_brackets_and_commas_within_strings_are_text() -> None:
+    text = 'f(x[1], {"a": "b\\"})\n' * 200_000
+    assert parse_object(json.dumps({"a": text}).encode()) == {"a": text}
 
 
 async def test_a_pair_of_surrogates_is_a_character(served: Served) -> None:
