@@ -52,6 +52,7 @@ from smg.storage.database import is_in_memory, sqlite_file
 from smg.storage.sql import SqlStore
 from smg.telemetry.calls import TimedServer, Told, label_of, timed
 from smg.telemetry.counters import Telemetry
+from smg.tracing import step
 from smg.turn import ToolResult
 from smg.web import health
 from smg.web.auth import owner_check
@@ -93,7 +94,8 @@ class ConfiguredTools:
     async def call(self, server: str, name: str, arguments: str) -> ToolResult:
         """Run one call; a failing tool is a result, not an exception."""
         label = label_of(server, self._toolbox.labels)
-        return await timed(label, self._told, self._toolbox.call(server, name, arguments))
+        with step("tool call", server=label, tool=name):
+            return await timed(label, self._told, self._toolbox.call(server, name, arguments))
 
     @property
     def default_labels(self) -> Sequence[str]:

@@ -121,11 +121,8 @@ async def surrounded(
     app.add_middleware(Admission, doors=watched.entrance, owner_of=owner_of)
     app.add_middleware(Measured, record=telemetry.request)
     port = settings.metrics_port
-    with (
-        nullcontext() if port is None else published(registry, settings.metrics_host, port),
-        tracing(settings.otlp_endpoint) as tracer,
-    ):
-        app.add_middleware(Traced, tracer=tracer)
-        app.add_middleware(Edge)
-        async with lag_measured(telemetry):
+    with nullcontext() if port is None else published(registry, settings.metrics_host, port):
+        async with tracing(settings.otlp_endpoint) as tracer, lag_measured(telemetry):
+            app.add_middleware(Traced, tracer=tracer)
+            app.add_middleware(Edge)
             yield

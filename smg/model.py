@@ -34,6 +34,7 @@ from smg.parsers.registry import (
 )
 from smg.tokens.detokenizer import new_detokenizer
 from smg.tokens.prompt import Prompt, PromptBuilder
+from smg.tracing import step as traced
 from smg.turn import Constraint, Sampling, ToolChoice, Turn
 from smg.workers.once import embed_all
 from smg.workers.pd import PdPool
@@ -114,7 +115,8 @@ class ServedModel:
         """
         self._check_generates()
         turn = self._fitted(turn)
-        prompt = await self.builder.build_async(turn, output, step.starts)
+        with traced("prepare", model=self.name):
+            prompt = await self.builder.build_async(turn, output, step.starts)
         starts_open = prompt_starts_open(self.reasoning, prompt.text)
         asked = self._asked(turn, step, starts_open)
         guided = new_guide(asked)

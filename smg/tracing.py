@@ -1,15 +1,16 @@
-"""Traces: a client's W3C trace context goes on to the workers, with a span for each request.
+"""Traces: a client's W3C trace context goes on to the workers, with spans for what is done here.
 
 Without the extra `otel` and an endpoint no span is made or sent, and a client's own context is
 passed on as it came. Only `traceparent` and `tracestate` go to workers: what else a client attaches
-is none of their business.
+is none of their business. Spans tell names and numbers, never what was said.
 """
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
-from opentelemetry.context import attach, detach
+from opentelemetry.context import attach, create_key, detach, get_value, set_value
 from opentelemetry.trace import NoOpTracer, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,7 +19,10 @@ from smg.errors import ConfigError
 
 NAME: Final = "smg"
 HEADERS: Final = ("traceparent", "tracestate")
+EXPORT_S: Final = 3.0
+"""How long a collector may take; at shutdown that is waited for."""
 _W3C: Final = TraceContextTextMapPropagator()
+_TRACER: Final = create_key("smg-tracer")
 
 
 def outgoing() -> Sequence[tuple[str, str]]:
@@ -26,6 +30,21 @@ def outgoing() -> Sequence[tuple[str, str]]:
     carrier: dict[str, str] = {}
     _W3C.inject(carrier)
     return tuple(carrier.items())
+
+
+@contextmanager
+def step(name: str, **attributes: str | int) -> Generator[None, None, None]:
+    """A span of what the block does for a request; outside one, or without an endpoint, nothing.
+
+    Not around a `yield` of a generator of one's own: whoever reads it would be in the span, too.
+    """
+    tracer = get_value(_TRACER)
+    if not isinstance(tracer, Tracer):
+        yield
+        return
+    told = {f"smg.{key}": value for key, value in attributes.items()}
+    with tracer.start_as_current_span(name, attributes=told):
+        yield
 
 
 class Traced:
@@ -40,7 +59,10 @@ class Traced:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        token = attach(_W3C.extract(_carrier(scope)))
+        context = _W3C.extract(_carrier(scope))
+        if not isinstance(self._tracer, NoOpTracer):
+            context = set_value(_TRACER, self._tracer, context)
+        token = attach(context)
         try:
             await self._within(scope, receive, send)
         finally:
@@ -73,8 +95,8 @@ def _carrier(scope: Scope) -> dict[str, str]:
     return {name: headers[name] for name in HEADERS if name in headers}
 
 
-@contextmanager
-def tracing(endpoint: str | None) -> Generator[Tracer, None, None]:
+@asynccontextmanager
+async def tracing(endpoint: str | None) -> AsyncGenerator[Tracer, None]:
     """Makes spans and sends them to an OTLP endpoint for as long as the block lasts.
 
     Without an endpoint it makes none.
@@ -95,9 +117,11 @@ def tracing(endpoint: str | None) -> Generator[Tracer, None, None]:
     except ImportError as error:
         raise ConfigError("--otlp-endpoint needs an extra: pip install 'smg[otel]'") from error
     provider = TracerProvider(resource=Resource.create({"service.name": NAME}))
-    exporter = OTLPSpanExporter(endpoint=endpoint, insecure=not endpoint.startswith("https"))
+    exporter = OTLPSpanExporter(
+        endpoint=endpoint, insecure=not endpoint.startswith("https"), timeout=EXPORT_S
+    )
     provider.add_span_processor(BatchSpanProcessor(exporter))
     try:
         yield provider.get_tracer(NAME)
     finally:
-        provider.shutdown()
+        await asyncio.to_thread(provider.shutdown)  # What is left is sent, while others work on.

@@ -44,11 +44,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent": {"engines", "errors", "events", "items", "parsers", "turn"},
     "workers": {"engines", "errors"},
     "fleet": {"engines", "settings", "workers"},
-    "telemetry": {"errors", "items", "tokens", "turn", "workers"},
+    "telemetry": {"errors", "items", "tokens", "tracing", "turn", "workers"},
     "measuring": {"storage", "telemetry"},
     "tracing": {"errors"},
     "guidance": {"engines", "errors", "parsers", "tokens", "turn"},
-    "model": WORDS | PIPES | {"agent", "decode", "guidance", "workers"},
+    "model": WORDS | PIPES | {"agent", "decode", "guidance", "tracing", "workers"},
     "directory": WORDS | {"agent", "engines", "workers"},
     "upstream": WORDS | PIPES | {"agent", "workers"},
     "mcp": {"errors", "items", "turn"},
@@ -89,7 +89,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "settings",
         "startup",
     }
-    | {"layers", "storage", "telemetry"}
+    | {"layers", "storage", "telemetry", "tracing"}
     | {"web", "__init__"},
     "layers": {
         "directory",

@@ -2,10 +2,20 @@
 
 import re
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -14,7 +24,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from smg.errors import ConfigError
-from smg.tracing import Traced, outgoing, tracing
+from smg.tracing import Traced, outgoing, step, tracing
 from tests.e2e.gateway import MODEL, served
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -113,7 +123,113 @@ async def test_failures_show_in_the_span() -> None:
         assert span.status.status_code is StatusCode.ERROR
 
 
-def test_what_sends_traces_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_sends_traces_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc.trace_exporter", None)
-    with pytest.raises(ConfigError, match="smg\\[otel\\]"), tracing("http://127.0.0.1:1"):
-        pass
+    with pytest.raises(ConfigError, match="smg\\[otel\\]"):
+        async with tracing("http://127.0.0.1:1"):
+            pass
+
+
+def test_outside_a_request_a_step_is_no_span() -> None:
+    with step("prepare", model="m"):
+        assert outgoing() == ()
+
+
+# ---- to a real collector
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """Takes spans over OTLP as a collector does; in threads, for the loop may be busy."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.service = ""
+
+    def Export(  # noqa: N802 - gRPC's
+        self, request: ExportTraceServiceRequest, context: Any
+    ) -> ExportTraceServiceResponse:
+        for resource in request.resource_spans:
+            [self.service] = [
+                attribute.value.string_value
+                for attribute in resource.resource.attributes
+                if attribute.key == "service.name"
+            ]
+            for scope in resource.scope_spans:
+                self.spans += scope.spans
+        return ExportTraceServiceResponse()
+
+    def named(self, name: str) -> Span:
+        [span] = [span for span in self.spans if span.name == name]
+        return span
+
+
+@contextmanager
+def collecting() -> Iterator[tuple[Collector, str]]:
+    """A collector on a free port, and its endpoint."""
+    collector, server = Collector(), grpc.server(ThreadPoolExecutor(2))
+    add = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+    add(collector, server)  # type: ignore[no-untyped-call] # generated
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield collector, f"http://127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
+
+
+def attributes(span: Span) -> dict[str, Any]:
+    return {each.key: each.value.string_value or each.value.int_value for each in span.attributes}
+
+
+CANARY = "canary-in-the-body"
+
+
+async def test_spans_of_a_chat_reach_a_collector(tmp_path: Path) -> None:
+    with collecting() as (collector, endpoint):
+        async with served(
+            tmp_path, tools=False, api_key=("key-canary",), otlp_endpoint=endpoint
+        ) as gateway:
+            headers = {"traceparent": PARENT, "authorization": "Bearer key-canary"}
+            body = {"model": MODEL, "messages": [{"role": "user", "content": CANARY}]}
+            answer = await gateway.http.post("/chat/completions", json=body, headers=headers)
+            assert answer.status_code == 200
+            sent = (await gateway.engine.arrived()).metadata
+            worker = gateway.engine.address
+        assert collector.service == "smg"
+        request = collector.named("POST /v1/chat/completions")
+        prepare, first = collector.named("prepare"), collector.named("first token")
+        assert {span.trace_id.hex() for span in collector.spans} == {TRACE}
+        assert request.parent_span_id.hex() == PARENT.split("-")[2]
+        assert {prepare.parent_span_id, first.parent_span_id} == {request.span_id}
+        # The worker's own spans hang below the try that it answers.
+        assert sent["traceparent"] == f"00-{TRACE}-{first.span_id.hex()}-01"
+        assert attributes(request) == {
+            "http.request.method": "POST",
+            "http.response.status_code": 200,
+            "http.route": "/v1/chat/completions",
+        }
+        assert attributes(prepare) == {"smg.model": MODEL}
+        assert attributes(first) == {"smg.model": MODEL, "smg.worker": worker}
+        told = "".join(map(str, collector.spans))
+        assert "canary" not in told
+
+
+async def test_spans_of_an_agents_turn_tell_its_calls(tmp_path: Path) -> None:
+    with collecting() as (collector, endpoint):
+        async with served(tmp_path, otlp_endpoint=endpoint) as gateway:
+            tools = [{"type": "mcp", "server_label": "tools", "require_approval": "never"}]
+            body = {"model": MODEL, "input": '[[call:add {"a": 1, "b": 2}]]', "tools": tools}
+            headers = {"traceparent": PARENT}
+            answer = await gateway.http.post("/responses", json=body, headers=headers)
+            assert answer.json()["status"] == "completed"
+        request = collector.named("POST /v1/responses")
+        call = collector.named("tool call")
+        assert (request.trace_id.hex(), call.parent_span_id) == (TRACE, request.span_id)
+        assert attributes(call) == {"smg.server": "tools", "smg.tool": "add"}
+        names = sorted(span.name for span in collector.spans)
+        assert names == [
+            "POST /v1/responses",
+            *["first token"] * 2,
+            *["prepare"] * 2,
+            "tool call",
+        ]

@@ -6,12 +6,14 @@ send.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from smg.errors import EngineError
 from smg.telemetry.state import WORKER, names_of
+from smg.tracing import step
 from smg.workers.worker import Visit, Worker
 
 LONG: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -110,6 +112,11 @@ class Telemetry:
         """Count a generation sent."""
         del reason
         self._count("smg_worker_selection", *names_of(worker))
+
+    def trying(self, worker: Worker) -> AbstractContextManager[None]:
+        """Make a span of the wait for a first token."""
+        model, address = names_of(worker)
+        return step("first token", model=model, worker=address)
 
     def first_token(self, worker: Worker, seconds: float) -> None:
         """Measure a first token."""

@@ -1,5 +1,6 @@
 """What the pool tells of its work, to whoever counts it. Nothing depends on the answer."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from smg.errors import EngineError
@@ -11,6 +12,10 @@ class Observer(Protocol):
 
     def placed(self, worker: Worker, reason: str) -> None:
         """A generation is sent to a worker."""
+        ...
+
+    def trying(self, worker: Worker) -> AbstractContextManager[None]:
+        """As long as the block lasts, a worker is waited for to say its first token."""
         ...
 
     def first_token(self, worker: Worker, seconds: float) -> None:
@@ -39,6 +44,11 @@ class NoObserver:
 
     def placed(self, worker: Worker, reason: str) -> None:
         """A generation is sent to a worker."""
+
+    def trying(self, worker: Worker) -> AbstractContextManager[None]:
+        """As long as the block lasts, a worker is waited for to say its first token."""
+        del worker
+        return nullcontext()
 
     def first_token(self, worker: Worker, seconds: float) -> None:
         """The first token came, so long after the generation was asked for."""

@@ -177,7 +177,8 @@ class Pool:
     ) -> EngineChunk | None:
         """The first chunk; `None` if the worker failed, and another may do better."""
         try:
-            return await anext(chunks)
+            with self._observer.trying(visit.worker):
+                return await anext(chunks)
         except EngineError as error:
             self._failed(visit, error)
             attempts.failed(visit.worker, error)
