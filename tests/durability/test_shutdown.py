@@ -9,8 +9,8 @@ from tests.durability.test_kill import BOOK, ask, of_type, text_of
 from tests.durability.world import PATIENCE_SECONDS, Process, World, finished, until, world
 
 PLACES = 30
-STREAMED = "[[slow:1.2]][[say:one two three four]]"
-LONG = "[[slow:4]][[say:five six seven eight]]"
+STREAMED = "[[slow:1.5]][[say:one two three four]]"
+LONG = "[[slow:8]][[say:five six seven eight]]"
 
 
 async def streamed(gateway: Process) -> list[str]:
@@ -51,7 +51,7 @@ async def refused(gateway: Process) -> None:
 
 async def test_fifty_turns_end_or_go_on_in_the_next_process(tmp_path: Path) -> None:
     async with world(tmp_path) as around:
-        flags = ("--shutdown-grace-seconds", "2", "--drain-settle-secs", "0.7")
+        flags = ("--shutdown-grace-seconds", "6", "--drain-settle-secs", "0.7")
         first = await around.start(*flags, "--max-concurrent-requests", str(PLACES))
         streams, (calling, running, waiting) = await loaded(around, first)
 
