@@ -23,15 +23,15 @@ from typing import Any
 import uvloop
 
 from benchmarks.engines import MODEL, Engines, built_engine, engines, first_token_seconds
+from benchmarks.gateways import ours, peer
 from benchmarks.load import Ask, Measured, drive, percentile, post
-from benchmarks.processes import Running, free_port, running
+from benchmarks.processes import Running, running
 from benchmarks.report import Cell, Run, record, report
 
 BUILT = Path("build/bench")
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 PAUSE_MS = 8
 CLIENTS_PLAIN = 16
-OURS, PEER = "this smg", "smg 1.13.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,35 +152,15 @@ async def _started(
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(made.start(itl_ms))
         worker = f"grpc://127.0.0.1:{engine.port}"
-        commands = {OURS: _ours(worker, made.folder / f"{itl_ms}.db")}
+        commands = [ours([worker], MODEL, made.folder / f"{itl_ms}.db")]
         if options.peer is not None:
-            commands[PEER] = _peer(options.peer, worker)
+            commands.append(peer(options.peer, [worker], MODEL))
         gateways = []
-        for name, (port, command) in commands.items():
-            log = made.folder / f"{name.replace(' ', '-')}.log"
-            started = running(name, port, command, log, "/readiness")
+        for command in commands:
+            log = made.folder / f"{command.name.replace(' ', '-')}.log"
+            started = running(command.name, command.port, command.words, log, "/readiness")
             gateways.append(await stack.enter_async_context(started))
         yield engine, gateways
-
-
-def _ours(worker: str, database: Path) -> tuple[int, list[str]]:
-    port = free_port()
-    program = [sys.executable, "-m", "smg", *_same_flags(worker, port)]
-    return port, [*program, "--database-url", f"sqlite:///{database}", "--log-level", "warning"]
-
-
-def _peer(program: str, worker: str) -> tuple[int, list[str]]:
-    """The peer as it comes: it keeps responses in memory, as it has no SQLite."""
-    port = free_port()
-    metrics = ["--prometheus-port", str(free_port()), "--prometheus-host", "127.0.0.1"]
-    return port, [program, "launch", *_same_flags(worker, port), *metrics, "--log-level", "warn"]
-
-
-def _same_flags(worker: str, port: int) -> list[str]:
-    return [
-        *("--worker-urls", worker, "--model-path", str(MODEL)),
-        *("--host", "127.0.0.1", "--port", str(port)),
-    ]
 
 
 async def _measure(

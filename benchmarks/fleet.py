@@ -2,13 +2,9 @@
 
     python -m benchmarks.fleet [--workers 8] [--requests 1500] [--policy NAME ...]
 
-The pool, the policies and the breaker are the gateway's own; only the engines are made up. One
-reads prompts one after another at so many uncached tokens a second, and then gives a token to each
-of its generations in steps that take longer the more there are; its KV cache is finite, and the
-block that was not used for longest makes room. `cache_aware+events` is cache_aware with engines
-that tell what their caches go through. Three kinds of traffic: agents (one long system prompt for
-each of some kinds, growing over several steps), chats (short, growing), and single long prompts
-that nobody shares.
+The pool, the policies and the breaker are the gateway's own; only the engines (`engine_model.py`)
+and the traffic (`workload.py`) are made up. `fleet_real.py` has the same of both behind sockets.
+`cache_aware+events` is cache_aware with engines that tell what their caches go through.
 """
 
 import argparse
@@ -17,31 +13,26 @@ import heapq
 import random
 import time
 from array import array
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import count
 from statistics import mean, quantiles
 from typing import Any
 
+from benchmarks.engine_model import ModelEngine, Pace
+from benchmarks.kv_blocks import BLOCK, Change
+from benchmarks.workload import Conversation, Passage, workload
 from smg.engines.base import EngineChunk, EngineInfo, EngineLoad, Finish, PromptTokens
 from smg.engines.kv import Block, KvBatch, KvEvent, Removed, Stored
-from smg.testing.prefixes import Meeting, PrefixCache
 from smg.turn import Sampling
 from smg.workers.policies.registry import POLICIES
 from smg.workers.pool import Pool
 from smg.workers.watch import Probing
 from smg.workers.worker import Worker
 
-READ_PER_SECOND = 8000
-"""Uncached prompt tokens."""
-STEP_SECONDS = 0.012
-"""A decode step of one generation ..."""
-STEP_MORE = 0.0006
-"""... and each further one."""
-BLOCK = 16
-CHUNK = 8
-"""Decode steps between two messages."""
+VOCABULARY = range(1, 150_000)
+ANSWER_TOKEN = 0
 
 
 class Simulated(asyncio.SelectorEventLoop):
@@ -65,45 +56,23 @@ class Simulated(asyncio.SelectorEventLoop):
 
 
 class Engine:
-    """A made-up engine."""
+    """A made-up engine, as the pool sees it."""
 
     def __init__(self, number: int, kv_tokens: int) -> None:
         self.address = f"worker-{number}"
-        self.read = self.found = 0
-        self._reading = asyncio.Lock()
-        self._running = self._waiting = 0
-        self._held = 0
-        """Tokens of running generations: what may be dropped is not in use."""
-        self._kv_tokens = kv_tokens
-        self._cache = PrefixCache(BLOCK, kv_tokens // BLOCK)
+        self.model = ModelEngine(Pace(kv_tokens=kv_tokens), self.tell)
 
     async def generate(
         self, request_id: str, prompt: PromptTokens
     ) -> AsyncGenerator[EngineChunk, None]:
         del request_id
-        self._waiting += 1
-        async with self._reading:
-            meeting = self._cache.meet(prompt.ids)
-            self.read += len(prompt.ids)
-            self.found += meeting.cached
-            await asyncio.sleep((len(prompt.ids) - meeting.cached) / READ_PER_SECOND)
-            self.tell(meeting)
-        self._waiting -= 1
-        self._running += 1
-        self._held += len(prompt.ids)
         left = prompt.sampling.max_tokens or 0
-        try:
-            yield EngineChunk([1])
-            while left > 0:
-                steps = min(CHUNK, left)
-                await asyncio.sleep(steps * (STEP_SECONDS + STEP_MORE * self._running))
-                left -= steps
-                yield EngineChunk([1] * steps, Finish.STOP if left <= 0 else None)
-        finally:
-            self._running -= 1
-            self._held -= len(prompt.ids)
+        async with aclosing(self.model.generate(prompt.ids, [ANSWER_TOKEN] * left)) as pieces:
+            async for piece, _ in pieces:
+                left -= len(piece)
+                yield EngineChunk(piece, None if left else Finish.STOP)
 
-    def tell(self, meeting: Meeting) -> None:
+    def tell(self, change: Change, text: Sequence[int]) -> None:
         """Most engines keep it to themselves."""
 
     async def info(self) -> EngineInfo:
@@ -113,8 +82,10 @@ class Engine:
         pass
 
     async def load(self) -> EngineLoad:
-        usage = min(1.0, self._held / self._kv_tokens)
-        return EngineLoad(running=self._running, waiting=self._waiting, token_usage=usage)
+        model = self.model
+        return EngineLoad(
+            running=model.running, waiting=model.waiting, token_usage=model.cache.used
+        )
 
     async def close(self) -> None:
         pass
@@ -125,56 +96,28 @@ class TellingEngine(Engine):
 
     def __init__(self, number: int, kv_tokens: int) -> None:
         super().__init__(number, kv_tokens)
-        self._listeners: list[asyncio.Queue[Meeting]] = []
+        self._listeners: list[asyncio.Queue[Sequence[KvEvent]]] = []
 
-    def tell(self, meeting: Meeting) -> None:
+    def tell(self, change: Change, text: Sequence[int]) -> None:
         for queue in self._listeners:
-            queue.put_nowait(meeting)
+            queue.put_nowait(_told(change, text))
 
     async def kv_events(self) -> AsyncGenerator[KvBatch, None]:
-        queue: asyncio.Queue[Meeting] = asyncio.Queue()
+        queue: asyncio.Queue[Sequence[KvEvent]] = asyncio.Queue()
         self._listeners.append(queue)
         for number in count():
-            meeting = await queue.get()
-            events: list[KvEvent] = [Removed(meeting.removed)]
-            if meeting.stored:
-                blocks = [Block(b.name, array("I", b.tokens).tobytes()) for b in meeting.stored]
-                events.insert(0, Stored(meeting.stored[0].parent, blocks))
-            yield KvBatch(0, number, iter(events))
+            yield KvBatch(0, number, iter(await queue.get()))
 
 
-@dataclass
-class Conversation:
-    """Prompts that grow: each is asked when the one before is answered."""
-
-    at: float
-    key: str
-    first: list[int]
-    steps: int
-    more: int
-    """Tokens that each step adds."""
-    answer: int
-    pause: float
-
-
-def workload(requests: int, rate: float, chance: random.Random) -> Iterator[Conversation]:
-    """Conversations at random times, until they add up to so many requests."""
-    kinds = [[chance.randrange(150_000) for _ in range(6000)] for _ in range(24)]
-    at, asked, number = 0.0, 0, 0
-    while asked < requests:
-        number += 1
-        shape = chance.choices(("agent", "chat", "single"), (5, 4, 2))[0]
-        own = [chance.randrange(150_000) for _ in range(200)]
-        if shape == "agent":
-            told = Conversation(at, f"c{number}", chance.choice(kinds) + own, 6, 500, 120, 0.5)
-        elif shape == "chat":
-            told = Conversation(at, f"c{number}", own * 2, 4, 300, 200, 4.0)
-        else:
-            alone = [chance.randrange(150_000) for _ in range(chance.randrange(1000, 12_000))]
-            told = Conversation(at, f"c{number}", alone, 1, 0, 150, 0.0)
-        asked += told.steps
-        at += chance.expovariate(rate / (told.steps or 1))
-        yield told
+def _told(change: Change, text: Sequence[int]) -> Sequence[KvEvent]:
+    """A change of the cache in the words of the engines."""
+    names, first = change.chain, change.first_new
+    blocks = [
+        Block(names[place], array("I", text[place * BLOCK : (place + 1) * BLOCK]).tobytes())
+        for place in range(first, len(names))
+    ]
+    parent = names[first - 1] if first else None
+    return [*([Stored(parent, blocks)] if blocks else []), Removed(change.removed)]
 
 
 @dataclass
@@ -185,26 +128,29 @@ class Result:
     tokens: int = 0
 
 
-async def converse(
-    pools: Sequence[Pool], told: Conversation, result: Result, chance: random.Random
-) -> None:
+async def converse(pools: Sequence[Pool], told: Conversation, result: Result) -> None:
     """Each step comes to any of the gateways."""
+    chance = random.Random(told.key)
     await asyncio.sleep(told.at)
-    ids, loop = list(told.first), asyncio.get_running_loop()
-    for _ in range(told.steps):
+    ids, loop = _ids(*told.opening), asyncio.get_running_loop()
+    for step in range(1, told.steps + 1):
         prompt = _prompt(ids, told)
         begun, first = loop.time(), 0.0
-        pool = pools[0] if len(pools) == 1 else chance.choice(pools)
+        pool = chance.choice(pools)
         async with aclosing(pool.generate(lambda: "r", prompt)) as chunks:
             async for chunk in chunks:
                 first = first or loop.time()
                 result.tokens += len(chunk.ids)
         result.first_tokens.append(first - begun)
-        ids += [chance.randrange(150_000) for _ in range(told.more)]
+        ids += [ANSWER_TOKEN] * told.answer + _ids(told.added(step))
         await asyncio.sleep(told.pause)
 
 
-def _prompt(ids: Sequence[int], told: Conversation) -> PromptTokens:
+def _ids(*passages: Passage) -> list[int]:
+    return [token for passage in passages for token in passage.drawn(VOCABULARY)]
+
+
+def _prompt(ids: list[int], told: Conversation) -> PromptTokens:
     # Each step is a turn of its own: staying on a worker is left to the policy.
     return PromptTokens(
         ids=list(ids), sampling=Sampling(max_tokens=told.answer), routing_key=told.key
@@ -226,7 +172,6 @@ class Scene:
 
 
 async def simulate(policy: str, scene: Scene, seed: int) -> dict[str, Any]:
-    chance = random.Random(seed)
     name, _, telling = policy.partition("+")
     kind = TellingEngine if telling else Engine
     engines = [kind(number, scene.kv_tokens) for number in range(scene.workers)]
@@ -238,20 +183,25 @@ async def simulate(policy: str, scene: Scene, seed: int) -> dict[str, Any]:
         await pool.start()
     result = Result()
     async with asyncio.TaskGroup() as group:
-        for told in workload(scene.requests, scene.rate, chance):
-            group.create_task(converse(pools, told, result, random.Random(told.key)))
+        for told in workload(scene.requests, scene.rate, seed):
+            group.create_task(converse(pools, told, result))
     seconds = asyncio.get_running_loop().time()
     for pool in pools:
         await pool.close()
+    return _row(policy, result, engines, seconds)
+
+
+def _row(policy: str, result: Result, engines: Sequence[Engine], seconds: float) -> dict[str, Any]:
     cuts = quantiles(result.first_tokens, n=100)
+    counts = [engine.model.counts for engine in engines]
     return {
         "policy": policy,
         "p50": cuts[49],
         "p99": cuts[98],
         "mean": mean(result.first_tokens),
         "tokens": result.tokens / seconds,
-        "found": sum(e.found for e in engines) / sum(e.read for e in engines),
-        "uneven": max(e.read for e in engines) / mean(e.read for e in engines),
+        "found": sum(one.found for one in counts) / sum(one.read for one in counts),
+        "uneven": max(one.read for one in counts) / mean(one.read for one in counts),
     }
 
 

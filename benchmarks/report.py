@@ -62,9 +62,9 @@ def record(text: str) -> None:
 
 def _facts(run: Run) -> Iterator[str]:
     said = ", ".join(f"{name} {value}" for name, value in run.options.items())
-    yield f"## {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {_commit()}"
+    yield f"## {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit()}"
     yield ""
-    yield f"- {_machine()}; load average {', '.join(f'{n:.1f}' for n in os.getloadavg())}"
+    yield f"- {machine()}; load average {', '.join(f'{n:.1f}' for n in os.getloadavg())}"
     yield f"- {run.engine}, answers of {run.tokens} tokens, one token a message; {said}"
     firsts = ", ".join(f"{ms:.2f}" for ms in run.engine_first_ms.values())
     yield f"- the engine's own first token: {firsts} ms (median; without, with the pause)"
@@ -132,7 +132,7 @@ def _memory(run: Run) -> Iterator[str]:
         yield f"- {gateway}: {now:.0f} MiB resident after the loads, {most:.0f} MiB at most"
 
 
-def _commit() -> str:
+def commit() -> str:
     made = _git("rev-parse", "--short", "HEAD") or "unknown"
     changed = " with changes" if _git("status", "--porcelain", "--", "smg") else ""
     return f"{made}{changed}"
@@ -144,7 +144,7 @@ def _git(*words: str) -> str:
     return done.stdout.strip()
 
 
-def _machine() -> str:
+def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     cpu = names[0] if names else platform.processor()

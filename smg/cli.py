@@ -1,4 +1,4 @@
-"""The command line: `smg --worker-urls ...`, `smg demo`, `smg db`, `smg parse`."""
+"""The command line: `smg --worker-urls ...`, `smg demo`, `smg db`, `smg doctor`, `smg parse`."""
 
 import asyncio
 import os
@@ -15,6 +15,9 @@ from smg.supervisor import leashed, settings_of_child, supervise, take_number
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 2 when it was given something wrong."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # Tool servers are forked and become other programs at once: gRPC need not prepare for it, and
+    # would say in the log that it did not.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     try:
         return _run(words)
     except (ConfigError, GatewayError) as error:
@@ -46,8 +49,8 @@ def _launch(words: list[str]) -> int:
     settings = _settings(
         words,
         "A gateway from the OpenAI Responses API to inference engines. Commands: smg [launch] "
-        "FLAGS, smg demo, smg workers, smg db upgrade, smg approvals, smg parse. Every flag is an "
-        "environment variable too.",
+        "FLAGS, smg demo, smg workers, smg db, smg doctor, smg approvals, smg parse. Every flag is "
+        "an environment variable too.",
     )
     set_up(settings.log_level, as_json=settings.log_json)
     number = take_number(os.environ)
@@ -78,6 +81,12 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
 
 def _database(words: list[str]) -> int:
     from smg.db_command import run  # noqa: PLC0415
+
+    return run(words)
+
+
+def _doctor(words: list[str]) -> int:
+    from smg.doctor import run  # noqa: PLC0415
 
     return run(words)
 
@@ -127,6 +136,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "start": _launch,
     "demo": _demo,
     "db": _database,
+    "doctor": _doctor,
     "workers": _workers,
     "approvals": _approvals,
     "parse": _parse,

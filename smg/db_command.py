@@ -15,11 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from smg.app import database_url
 from smg.errors import ConfigError
 from smg.logs import set_up
+from smg.places import database_url, shown_url
 from smg.retention import DAY_SECONDS, Pace, forget
-from smg.server import shown_url
 from smg.settings import add_flags, new_parser, read
 from smg.storage import admin
 from smg.storage.database import Database

@@ -22,6 +22,7 @@
     |-- TurnTimeout                   504  the whole turn took too long
     |-- ToolServerError               424  an MCP server could not be reached or listed
     |-- StorageError                  503  the database did not take it
+    |   `-- StorageDamaged            503  its file is damaged, gone, or another one
     `-- ConfigError                   a flag or a file is wrong: the gateway does not start
 
 Status, type and code are the ones a client sees (OpenAI's error envelope).
@@ -196,6 +197,16 @@ class StorageError(GatewayError):
     """Raised when the database did not take a change."""
 
     status = 503
+
+
+class StorageDamaged(StorageError):
+    """Raised when the database's file is damaged, gone, or not the one that was opened."""
+
+    default_code = "storage_damaged"
+
+    def __init__(self, damage: str) -> None:
+        super().__init__(f"The database is damaged: {damage}")
+        self.damage = damage
 
 
 class ConfigError(Exception):

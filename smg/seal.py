@@ -17,8 +17,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from smg.errors import ConfigError
+from smg.folders import keep_names
+
 _MAGIC = b"smg1"
 _NONCE_BYTES = 12
+_SECRET_BYTES = 32
 
 
 class NotOurs(ValueError):
@@ -60,15 +64,28 @@ def _bound(purpose: str, owner: str) -> bytes:
 
 
 def kept_secret(path: Path) -> bytes:
-    """The secret in a file of the user's own; made when it is not there."""
+    """The secret in a file of the user's own; made when it is not there.
+
+    Raises:
+        ConfigError: the file does not hold a secret.
+    """
     if not path.exists():
         descriptor, draft = tempfile.mkstemp(prefix=path.name, dir=path.parent)  # Mode 0600.
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(32))
+                file.write(secrets.token_bytes(_SECRET_BYTES))
+                file.flush()
+                os.fsync(file.fileno())  # A name without its bytes would be an empty secret.
             # Appears whole: of gateways that start together one wins, and nobody reads half of it.
             with suppress(FileExistsError):
                 os.link(draft, path)
         finally:
             os.unlink(draft)
-    return path.read_bytes()
+        keep_names(path.parent)
+    secret = path.read_bytes()
+    if len(secret) < _SECRET_BYTES:
+        raise ConfigError(
+            f"{str(path)!r} holds no secret of {_SECRET_BYTES} bytes: put back the one that was "
+            "there, or remove the file; reasoning that was sealed with the old one is then lost"
+        )
+    return secret

@@ -100,11 +100,40 @@ class Settings:
         metavar="N",
         least=0,
     )
+    model_max_concurrent_requests: int = option(
+        0, "Server", "as --max-concurrent-requests, for each model", least=0
+    )
+    model_limit: tuple[str, ...] = option(
+        (),
+        "Server",
+        "as --model-max-concurrent-requests, for one model; 0: no limit",
+        metavar="NAME=N",
+    )
+    model_rate_limit_tokens_per_second: float = option(
+        0.0,
+        "Server",
+        "as --rate-limit-tokens-per-second, for each model",
+        metavar="N",
+        least=0,
+    )
+    background_queue_size: int = option(
+        1000, "Server", "responses in the background that may wait for their turn", least=0
+    )
+    key_max_websockets: int = option(
+        0, "Server", "WebSockets open at once, for each API key; 0: no limit", least=0
+    )
     processes: int = option(
         1, "Server", "gateways on this port, each a process of its own with the same flags", least=1
     )
     shutdown_grace_seconds: float = option(
         30.0, "Server", "time running responses have to end at shutdown", least=0
+    )
+    drain_settle_secs: float = option(
+        1.0,
+        "Server",
+        "part of that time after SIGTERM in which connections are still accepted and told so, for "
+        "load balancers to notice that /readiness is 503",
+        least=0,
     )
 
     worker_urls: tuple[str, ...] = option(

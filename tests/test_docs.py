@@ -28,7 +28,7 @@ FLAG = re.compile(r"`(--[a-z][a-z-]*)")
 VARIABLE = re.compile(r"\bSMG_[A-Z_]+\b")
 
 OTHER_FLAGS = {
-    *("--help", "--version", "--once"),  # smg, smg demo
+    *("--help", "--version", "--once", "--restore"),  # smg, smg demo, smg doctor
     *("--update-golden", "--update-cassettes"),  # pytest
 }
 OTHER_VARIABLES = {

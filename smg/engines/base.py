@@ -4,9 +4,11 @@ Adapters turn `PromptTokens` into one engine's request and its stream into `Engi
 hold *new* ids only. They hold no gRPC object: a `Transport` moves the bytes.
 """
 
+from array import array
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any, Protocol
 
 from smg.events import Usage
@@ -61,6 +63,12 @@ class PromptTokens:
     """Whether the output is wanted as it is made; a prefill leg's is not wanted at all."""
     rank: int | None = None
     """Which of a worker's data-parallel ranks is meant; `None`: the worker chooses."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the model reads: equal prompts have equal digests."""
+        read = array("I", self.ids).tobytes() if self.ids else self.text.encode(errors="replace")
+        return sha256(read).hexdigest()
 
 
 @dataclass(slots=True)

@@ -129,10 +129,16 @@ async def backup(database: Database, target: Path) -> None:
     """
     if not database.is_sqlite:
         raise ConfigError("smg db backup copies SQLite files; for PostgreSQL use pg_dump")
-    await database.read(lambda connection: _write_copy(connection, target))
+    await database.read(lambda connection: write_copy(connection, target))
 
 
-def _write_copy(connection: Connection, target: Path) -> None:
+def write_copy(connection: Connection, target: Path) -> None:
+    """Copy the SQLite database of a connection into a new file.
+
+    Raises:
+        ConfigError: the file is there already.
+        StorageError: the copy could not be written; nothing is left of it.
+    """
     try:
         # Conversations are nobody else's business.
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

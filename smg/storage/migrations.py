@@ -5,6 +5,7 @@ a database that is newer than the code is refused.
 """
 
 from pathlib import Path
+from typing import Literal
 
 from alembic import command
 from alembic.config import Config
@@ -17,6 +18,8 @@ from smg.errors import ConfigError
 from smg.storage.database import Database, open_database
 
 PACKAGE = Path(smg.__file__).parent
+
+Standing = Literal["none", "older", "current", "newer"]
 
 ADVISORY_LOCK = 0x736D67  # "smg": any number that no other program takes on this database.
 
@@ -46,10 +49,20 @@ async def migrate(database: Database) -> None:
     await database.write(work)
 
 
+def standing(connection: Connection) -> Standing:
+    """How the tables stand to those of this version."""
+    scripts = ScriptDirectory.from_config(_config(connection))
+    found = set(MigrationContext.configure(connection).get_current_heads())
+    if not found:
+        return "none"
+    if found - {script.revision for script in scripts.walk_revisions()}:
+        return "newer"
+    return "current" if found == set(scripts.get_heads()) else "older"
+
+
 def is_current(connection: Connection) -> bool:
     """Whether the tables are those of this version."""
-    heads = ScriptDirectory.from_config(_config(connection)).get_heads()
-    return set(MigrationContext.configure(connection).get_current_heads()) == set(heads)
+    return standing(connection) == "current"
 
 
 def _config(connection: Connection) -> Config:

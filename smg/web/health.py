@@ -1,6 +1,6 @@
 """/health, /readiness and /v1/models: what is there, and whether it works."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from fastapi import APIRouter, Request
@@ -51,8 +51,13 @@ class ShownModels(Protocol):
         ...
 
 
-def new_router(models: ShownModels, owner_of: OwnerOf) -> APIRouter:
-    """The routes; health needs no key."""
+def new_router(
+    models: ShownModels,
+    damage: Callable[[], str | None],
+    is_closing: Callable[[], bool],
+    owner_of: OwnerOf,
+) -> APIRouter:
+    """The routes; health needs no key. `damage`: why nothing can be stored, if so."""
     router = APIRouter(tags=["Gateway"])
 
     @router.get("/health")
@@ -63,11 +68,19 @@ def new_router(models: ShownModels, owner_of: OwnerOf) -> APIRouter:
 
     @router.get("/readiness")
     async def readiness() -> JSONResponse:
-        """Whether a request could be served: every model has a worker that is up."""
+        """Whether a request could be served: all models have a worker, and it can be stored."""
         down = [model.name for model in models.all() if not model.is_ready]
-        ready = bool(models.all()) and not down
-        body = {"status": "ready" if ready else "not ready", "models_without_worker": down}
-        return JSONResponse(body, status_code=200 if ready else 503)
+        storage = damage()
+        ready = models.all() and not down and storage is None
+        status = "ready" if ready else "not ready"
+        if is_closing():
+            status = "draining"
+        body = {
+            "status": status,
+            "models_without_worker": down,
+            "storage": "ok" if storage is None else f"damaged: {storage}",
+        }
+        return JSONResponse(body, status_code=200 if status == "ready" else 503)
 
     @router.get("/v1/models")
     async def listing(request: Request) -> Json:

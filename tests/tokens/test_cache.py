@@ -1,8 +1,11 @@
 """What is remembered is what the tokenizer would say, whatever is remembered."""
 
+import json
+import re
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +15,15 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 
 from smg.errors import InvalidRequest
-from smg.items import Item, Message, TextPart
+from smg.items import FunctionCall, FunctionCallOutput, Item, Message, TextPart
 from smg.testing.vocabulary import MODEL_PATH
 from smg.tokens.cache import EncodeCache, boundaries
 from smg.tokens.prompt import PromptBuilder
 from smg.tokens.source import locate
 from smg.tokens.template import ChatTemplate
 from smg.tokens.tokenizer import Tokenizer
-from smg.turn import Turn
+from smg.turn import FunctionTool, Offer, ToolSet, Turn
+from tests.tokens.reference import each_reference
 from tests.tokens.vocabularies import byte_fallback, byte_level, metaspace, template, word_piece
 
 MIB = 1024 * 1024
@@ -108,6 +112,64 @@ def test_guarded_text_gives_the_same_ids(name: str, texts: list[str]) -> None:
         assert remembered.encode(prompt) == tokenizer.encode(prompt)
 
 
+CONTROL = re.compile(r"<[|｜][^|｜<>{}]+[|｜]>|</?[a-z_]+>|\\[/?[A-Z_]+\\]")
+"""What a template's own text has of control tokens."""
+
+CONTROL_WORDS = st.sampled_from(
+    ["<|im_end|>", "<|eot_id|>", "<｜User｜>", "[INST]", "</tool_call>"]
+)
+SAID = st.lists(PIECES | CONTROL_WORDS | st.text(max_size=9), min_size=1, max_size=6).map("".join)
+WEATHER = Offer(
+    "weather",
+    FunctionTool(name="weather", description="It rains?", parameters={"type": "object"}),
+)
+
+
+@cache
+def agents(source: str) -> tuple[PromptBuilder, PromptBuilder]:
+    """Builders that remember and that do not, whose tokenizer has the template's control tokens."""
+    controls = tuple(sorted({*CONTROL.findall(source)} - {*MARKERS}))
+    tokenizer = Tokenizer(byte_level(special=controls), controls=MARKERS)
+    template = ChatTemplate(source, {"bos_token": "<s>", "eos_token": "</s>"})
+    one, other = (
+        PromptBuilder(
+            tokenizer,
+            template,
+            call_id=lambda name, number, _: f"callid{number:03}",
+            cache_bytes=cache_bytes,
+        )
+        for cache_bytes in (MIB, 0)
+    )
+    return one, other
+
+
+def steps(results: Sequence[str]) -> tuple[Item, ...]:
+    """An agent loop's calls and what came of them."""
+    items: list[Item] = []
+    for number, result in enumerate(results):
+        arguments = json.dumps({"city": result})
+        items.append(
+            FunctionCall(id="fc", call_id=f"c{number}", name="weather", arguments=arguments)
+        )
+        items.append(FunctionCallOutput(id="fo", call_id=f"c{number}", output=result))
+    return tuple(items)
+
+
+def check_an_agent_loop(source: str, rules: str, results: Sequence[str]) -> None:
+    remembering, forgetful = agents(source)
+    for count in range(len(results) + 1):
+        question = Message(id="msg", role="user", parts=(TextPart("And now?"),))
+        turn = Turn(
+            id="resp",
+            model="m",
+            created_at=0,
+            instructions=rules,
+            input=(question, *steps(results[:count])),
+            tools=ToolSet(offers=(WEATHER,)),
+        )
+        assert remembering.build(turn) == forgetful.build(turn)
+
+
 TEMPLATES = ("qwen3", "qwen2.5", "xml", "llama-3", "deepseek-r1")
 
 
@@ -142,6 +204,31 @@ def test_conversations_of_real_templates_give_the_same_prompts(name: str, texts:
     for count in range(1, len(texts) + 1, 2):
         turn = Turn(id="resp", model="m", created_at=0, input=said(texts[:count]))
         assert remembering.build(turn) == forgetful.build(turn)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@given(rules=SAID, results=st.lists(SAID, min_size=1, max_size=4))
+@settings(max_examples=30, deadline=None)
+def test_agent_loops_give_the_same_prompts(name: str, rules: str, results: list[str]) -> None:
+    check_an_agent_loop(template(name), rules, results)
+
+
+@each_reference
+@given(rules=SAID, results=st.lists(SAID, min_size=1, max_size=3))
+@settings(max_examples=8, deadline=None)
+def test_agent_loops_of_published_templates_give_the_same_prompts(
+    path: Path, rules: str, results: list[str]
+) -> None:
+    check_an_agent_loop(path.read_text(), rules, results)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_next_step_of_an_agent_is_mostly_found(name: str) -> None:
+    remembering, _ = agents(template(name))
+    rules = "Rules. " * 500
+    before = remembering.hits.letters_encoded
+    check_an_agent_loop(template(name), rules, ["dry", "wet", "dry again"])
+    assert len(rules) <= remembering.hits.letters_encoded - before < len(rules) + 1000
 
 
 def test_the_next_turn_encodes_only_what_is_new() -> None:

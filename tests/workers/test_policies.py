@@ -128,6 +128,12 @@ def test_of_two_the_less_busy_is_first_and_the_busiest_never() -> None:
     assert {first(policy, PROMPT, [a, b, c]) for _ in range(50)} == {"a", "b"}
 
 
+def test_of_two_the_one_with_less_to_read_is_first_and_not_the_one_with_fewer() -> None:
+    policy, (a, b) = PowerOfTwo(chance=random.Random(1)), fleet("ab")
+    with a.busy(5000), b.busy(100), b.busy(100):
+        assert {first(policy, PROMPT, [a, b]) for _ in range(20)} == {"b"}
+
+
 def test_of_two_with_as_many_the_one_with_the_emptier_cache_is_first() -> None:
     policy, (a, b) = PowerOfTwo(chance=random.Random(1)), fleet("ab")
     a.load, b.load = EngineLoad(token_usage=0.9), EngineLoad(token_usage=0.1)

@@ -6,7 +6,7 @@ A policy must not know health, retries or engines.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from smg.engines.base import PromptTokens
 from smg.workers.policies.knowledge import Knowledge
@@ -78,6 +78,18 @@ def reading(prompt: PromptTokens) -> Sequence[int]:
 def kv_use(worker: Worker) -> float:
     """How full a worker's KV cache is, by its last word."""
     return worker.load.token_usage if worker.load else 0.0
+
+
+RUNNING_WEIGHT: Final = 0.1
+"""A token in a running generation against one in a prompt that waits to be read.
+
+Attention to what was read is cheap beside reading it: see benchmarks/fleet.py.
+"""
+
+
+def work(worker: Worker) -> float:
+    """What a worker has to do, in tokens that wait to be read."""
+    return worker.waiting_tokens + RUNNING_WEIGHT * worker.running_tokens
 
 
 def by_requests(worker: Worker) -> int:

@@ -8,14 +8,9 @@ import random
 from collections.abc import Sequence
 
 from smg.engines.base import PromptTokens
-from smg.workers.policies.base import Policy, PolicyOptions, Ranking, by_requests, kv_use
+from smg.workers.policies.base import Policy, PolicyOptions, Ranking, by_requests, kv_use, work
 from smg.workers.worker import Worker
 
-RUNNING_WEIGHT = 0.1
-"""A token in a running generation against one in a prompt that waits to be read.
-
-Attention to what was read is cheap beside reading it: see benchmarks/fleet.py.
-"""
 FULLEST = 0.99
 
 
@@ -40,7 +35,6 @@ class LeastLoad(Policy):
 
     def seconds(self, worker: Worker) -> float:
         """The work a worker has."""
-        tokens = worker.waiting_tokens + RUNNING_WEIGHT * worker.running_tokens
         used = min(kv_use(worker), FULLEST)
         pressure = self._options.kv_pressure_weight * used / (1 - used)
-        return tokens / self._options.throughput + pressure
+        return work(worker) / self._options.throughput + pressure
