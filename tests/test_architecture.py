@@ -44,7 +44,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent": {"engines", "errors", "events", "items", "parsers", "turn"},
     "workers": {"engines", "errors"},
     "fleet": {"engines", "settings", "workers"},
-    "telemetry": {"errors", "tokens", "workers"},
+    "telemetry": {"errors", "items", "tokens", "turn", "workers"},
+    "measuring": {"storage", "telemetry"},
     "tracing": {"errors"},
     "guidance": {"engines", "errors", "parsers", "tokens", "turn"},
     "model": WORDS | PIPES | {"agent", "decode", "guidance", "workers"},
@@ -65,7 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "startup": WORDS | PIPES | {"mcp", "model", "settings", "tracing", "workers"},
     "discovery": WORDS
     | {"directory", "engines", "fleet", "model", "settings", "startup", "upstream", "workers"},
-    "registry": {"discovery", "errors", "storage", "web"},
+    "registry": {"discovery", "errors", "seal", "storage", "web"},
     "app": WORDS
     | {
         "chat",
@@ -77,6 +78,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "folders",
         "lab",
         "mcp",
+        "measuring",
         "model",
         "places",
         "registry",
@@ -92,6 +94,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "layers": {
         "directory",
         "errors",
+        "measuring",
         "model",
         "settings",
         "telemetry",
@@ -158,6 +161,7 @@ LIBRARY_HOMES: dict[str, set[str]] = {
         "embeddings/schema",
         "responses/schema",
         "mcp/config",
+        "registry/schema",
         "web",
     },
     "sqlalchemy": {"storage"},

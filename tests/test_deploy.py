@@ -168,10 +168,10 @@ def test_probes_ask_what_there_is(case: str) -> None:
 
 
 def _health_routes() -> Any:
-    def nobody(_: Any) -> str:
+    def unasked(*_: Any) -> Any:
         raise NotImplementedError
 
-    return new_router(ModelDirectory((), {}), lambda: None, lambda: False, nobody).routes
+    return new_router(ModelDirectory((), {}), unasked, unasked, unasked).routes
 
 
 @pytest.mark.parametrize("case", CASES)

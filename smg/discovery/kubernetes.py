@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from smg.discovery.candidates import Candidate
 from smg.discovery.cluster import GONE, SLACK_S, ClusterError, Json, PodApi, connect
 from smg.discovery.fleet import Fleet
-from smg.discovery.pods import Wanted, read_wanted, worker_urls
+from smg.discovery.named import Description, Named
+from smg.discovery.pods import Pod, Wanted, read_pod, read_wanted
 from smg.errors import Conflict
 from smg.settings import Settings
 
@@ -67,7 +68,7 @@ class PodDiscovery:
         self._api = api
         self._wanted = wanted
         self._fleet = fleet
-        self._pods: dict[str, frozenset[str]] = {}
+        self._pods: dict[str, Pod] = {}
         self._members: dict[str, Member] = {}
         self._leaving: dict[str, Member] = {}
         self._applying = asyncio.Lock()
@@ -116,7 +117,8 @@ class PodDiscovery:
     async def _list(self) -> str:
         """Take over the pods as they are; the version of the list."""
         pods, version = await self._api.list()
-        self._pods = {_key(pod): self._urls(pod) for pod in pods}
+        found = [read_pod(pod, self._wanted.port) for pod in pods]
+        self._pods = {pod.uid: pod for pod in found}
         await self._apply()
         return version
 
@@ -132,21 +134,19 @@ class PodDiscovery:
 
     async def _follow(self, kind: str, pod: Json) -> None:
         if kind == "DELETED":
-            self._pods.pop(_key(pod), None)
+            self._pods.pop(pod["metadata"]["uid"], None)
         elif kind in {"ADDED", "MODIFIED"}:
-            self._pods[_key(pod)] = self._urls(pod)
+            found = read_pod(pod, self._wanted.port)
+            self._pods[found.uid] = found
         await self._apply()
-
-    def _urls(self, pod: Json) -> frozenset[str]:
-        return worker_urls(pod, self._wanted.port)
 
     async def _apply(self) -> None:
         """Let come who is new, and go who is gone."""
         async with self._applying:
-            pods = {url: pod for pod, urls in self._pods.items() for url in urls}
+            pods = {url: pod for pod in self._pods.values() for url in pod.urls}
             for url, member in list(self._members.items()):
                 # An address of a pod that is gone may be given to another one.
-                if pods.get(url) != member.pod:
+                if url not in pods or pods[url].uid != member.pod:
                     self._let_go(url)
             for url in sorted(pods.keys() - self._members.keys()):
                 await self._let_come(url, pods[url])
@@ -160,22 +160,18 @@ class PodDiscovery:
             self._fleet.remove(member.candidate, self._wanted.grace_s)
             self._leaving[url] = member
 
-    async def _let_come(self, url: str, pod: str) -> None:
+    async def _let_come(self, url: str, pod: Pod) -> None:
         left = self._leaving.get(url)
         departures = self._fleet.departures
-        if left and left.pod == pod and departures.keep(left.candidate.address):
+        if left and left.pod == pod.uid and departures.keep(left.candidate.address):
             log.info("Worker %s stays: its pod is ready again", url)
             self._members[url] = self._leaving.pop(url)
             return
         try:
-            candidate = await self._fleet.add(url)
+            named = Named(url=url, description=Description(labels=pod.labels))
+            candidate = await self._fleet.add(named)
         except Conflict:  # It is on its way out, or is there by a flag: tried again soon.
             log.debug("Worker %s is known already", url)
         else:
             log.info("Worker %s comes: its pod is ready", url)
-            self._members[url] = Member(pod, candidate)
-
-
-def _key(pod: Json) -> str:
-    uid: str = pod["metadata"]["uid"]
-    return uid
+            self._members[url] = Member(pod.uid, candidate)

@@ -5,7 +5,7 @@ not know how pods are found out.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +16,13 @@ log = logging.getLogger(__name__)
 
 PORTS: Final = "smg.ai/worker-ports"
 """The annotation that says a pod's ports, with commas between them."""
+
+NOTED: Final = {
+    "smg.ai/pod-name": "name",
+    "smg.ai/pod-namespace": "namespace",
+    "smg.ai/pod-uid": "uid",
+}
+"""The labels of a pod's workers, and where in its metadata they come from."""
 
 RELIST_S = 60
 LARGEST_PORT = 65535
@@ -58,6 +65,23 @@ def read_wanted(settings: Settings) -> Wanted | None:
         grace_s=settings.response_timeout_secs,  # Nothing is cut off by us: no response is longer.
         namespace=settings.service_discovery_namespace,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """A pod, and where its workers are."""
+
+    uid: str
+    labels: Mapping[str, str]
+    """What its workers are noted with."""
+    urls: frozenset[str]
+
+
+def read_pod(pod: Json, port: int) -> Pod:
+    """A pod as the cluster describes it."""
+    metadata = pod["metadata"]
+    labels = {name: metadata[key] for name, key in NOTED.items() if key in metadata}
+    return Pod(uid=metadata["uid"], labels=labels, urls=worker_urls(pod, port))
 
 
 def worker_urls(pod: Json, port: int) -> frozenset[str]:

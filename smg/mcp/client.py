@@ -152,7 +152,7 @@ class ServerConnection(KeptConnection):
                 return result
         call.attempt.succeeded = False
         return failure(
-            f"The connection to {self.spec.label!r} was lost during the call:"
+            f"The connection to {self.spec.label!r} was lost during the call ({live.lost}):"
             f" whether {call.name!r} has done its work is not known"
         )
 

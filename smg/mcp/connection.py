@@ -66,6 +66,8 @@ class Live:
 
     client: Client
     traces: Traces
+    lost: str = ""
+    """Why it holds no more."""
 
 
 class KeptConnection:
@@ -227,7 +229,8 @@ class KeptConnection:
         if self._live is live:
             self._live = None
             self._settled = asyncio.Event()
-            self._enter(State.DOWN, self._shown(live.traces.reason or reason))
+            live.lost = self._shown(live.traces.explained(live.traces.reason or reason))
+            self._enter(State.DOWN, live.lost)
 
     def _enter(self, state: State, error: str | None) -> None:
         if state is State.DOWN and not self._closing.is_set() and error != self.error:
@@ -243,12 +246,10 @@ class KeptConnection:
         if isinstance(error, TimeoutError):
             said = f"it did not answer within {self.spec.connect_timeout_s:g} s"
         else:
-            said = str(error) or type(error).__name__
+            said = traces.reason or str(error) or type(error).__name__
         if traces.http_status is not None:
             said += f" (HTTP {traces.http_status})"
-        if traces.stderr:
-            said += f" (its last words: {traces.stderr})"
-        return self._shown(said)
+        return self._shown(traces.explained(said))
 
     def _shown(self, text: str) -> str:
         """A foreign message, fit for logs, clients and models."""

@@ -42,6 +42,19 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessLimits:
+    """What each process of a server may use; `None`: what the gateway may."""
+
+    memory_mib: int | None = None
+    """Memory it writes to. Address space that is only reserved does not count."""
+    open_files: int | None = None
+    processes: int | None = None
+    """Processes and threads of the user it runs as, wherever they were started."""
+    cpu_s: int | None = None
+    """Processor time in its whole life."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """A server this gateway starts, and speaks to over its standard input and output."""
 
@@ -51,6 +64,7 @@ class Command:
     env: Mapping[str, Secret] = field(default_factory=dict)
     """Added to the few variables every server gets."""
     cwd: str | None = None
+    limits: ProcessLimits = ProcessLimits()
 
     @property
     def address(self) -> str:

@@ -2,13 +2,16 @@
 
 A line has a length it may not pass. The process leads a group of its own; at the end its input is
 closed, then the whole group is told to end, then killed, whoever of it is left: also children that
-outlive a server which ended well. Knows nothing of what the messages say.
+outlive a server which ended well. Limits are set before its first instruction (smg.mcp.launcher).
+Knows nothing of what the messages say.
 """
 
+import json
 import os
 import signal
 import subprocess
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import sys
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TextIO
@@ -19,11 +22,19 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from mcp.shared.message import SessionMessage
 from mcp.types import jsonrpc_message_adapter
 
+from smg.mcp import launcher
+from smg.mcp.spec import ProcessLimits
+
 MAX_LINE_BYTES = 16 * 1024 * 1024
 
 # For the process to read what was sent, to end by itself, after SIGTERM, and after SIGKILL.
 _FLUSH_SECONDS, _END_SECONDS, _TERM_SECONDS, _KILL_SECONDS = 0.5, 2.0, 2.0, 2.0
 _LOOK_SECONDS = 0.01
+_SIGNALS = {number.value: number.name for number in signal.Signals}  # Not each has a name.
+# For a process that has closed its output to be gone, so that the end can be explained.
+_GONE_SECONDS = 1.0
+# Who passes the soft limit of processor time is told (SIGXCPU), and then killed.
+_GRACE_CPU_SECONDS = 5
 
 _GONE = (anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream, OSError)
 
@@ -44,6 +55,9 @@ class Start:
     """All variables the process gets."""
     cwd: str | None
     stderr: TextIO
+    limits: ProcessLimits = ProcessLimits()
+    tell: Callable[[str], None] = lambda _: None
+    """Told how the process ended, if it ended by itself."""
 
 
 Incoming = MemoryObjectSendStream[SessionMessage | Exception]
@@ -66,7 +80,7 @@ async def run_process(
         OSError: it cannot be started.
     """
     process = await anyio.open_process(
-        list(start.argv),
+        _limited(start),
         env=start.env,
         cwd=start.cwd,
         stdin=subprocess.PIPE,
@@ -79,7 +93,7 @@ async def run_process(
     writing, said = anyio.create_memory_object_stream[SessionMessage](0)
     written = anyio.Event()
     async with anyio.create_task_group() as group:
-        group.start_soon(_read, process, heard)
+        group.start_soon(_read, process, heard, start.tell)
         group.start_soon(_write, process, said, heard, written)
         try:
             yield reading, writing
@@ -93,18 +107,42 @@ async def run_process(
             group.cancel_scope.cancel()
 
 
-async def _read(process: anyio.abc.Process, heard: Incoming) -> None:
+def _limited(start: Start) -> list[str]:
+    """The command behind the one that sets its limits and becomes it."""
+    asked = {"limits": _limits(start.limits), "variables": sorted(start.env)}
+    return [sys.executable, "-I", "-S", launcher.__file__, json.dumps(asked), *start.argv]
+
+
+def _limits(limits: ProcessLimits) -> dict[str, tuple[int, int]]:
+    """Soft and hard limits by name; no core files, for memory holds keys."""
+    # Not RLIMIT_AS: runtimes reserve far more address space than they use. Node hangs under it.
+    memory = None if limits.memory_mib is None else limits.memory_mib * 1024 * 1024
+    told = {
+        "RLIMIT_CORE": 0,
+        "RLIMIT_DATA": memory,
+        "RLIMIT_NOFILE": limits.open_files,
+        "RLIMIT_NPROC": limits.processes,
+    }
+    pairs = {name: (value, value) for name, value in told.items() if value is not None}
+    if limits.cpu_s is not None:
+        pairs["RLIMIT_CPU"] = (limits.cpu_s, limits.cpu_s + _GRACE_CPU_SECONDS)
+    return pairs
+
+
+async def _read(process: anyio.abc.Process, heard: Incoming, tell: Callable[[str], None]) -> None:
     """Pass on messages; when nobody listens any more, read on: the end must not wait for a pipe."""
     assert process.stdout is not None
     async with heard:
         with suppress(*_GONE):
-            await _read_lines(process.stdout, heard)
+            if await _read_lines(process.stdout, heard):
+                await _tell_end(process, tell)
     with suppress(*_GONE):
         while True:
             await process.stdout.receive()
 
 
-async def _read_lines(stdout: anyio.abc.ByteReceiveStream, heard: Incoming) -> None:
+async def _read_lines(stdout: anyio.abc.ByteReceiveStream, heard: Incoming) -> bool:
+    """Pass on messages; whether there are no more."""
     begun, size = list[bytes](), 0
     async for piece in stdout:
         *lines, rest = piece.split(b"\n")
@@ -115,7 +153,20 @@ async def _read_lines(stdout: anyio.abc.ByteReceiveStream, heard: Incoming) -> N
         size += len(rest)
         if size > MAX_LINE_BYTES:
             await heard.send(LineTooLong())
-            return
+            return False
+    return True
+
+
+async def _tell_end(process: anyio.abc.Process, tell: Callable[[str], None]) -> None:
+    with anyio.move_on_after(_GONE_SECONDS):
+        await _left(process)
+    match process.returncode:
+        case None:
+            tell("its process closed its output")
+        case int() as status if status < 0:
+            tell(f"its process was ended by {_SIGNALS.get(-status, f'signal {-status}')}")
+        case status:
+            tell(f"its process ended with status {status}")
 
 
 async def _write(

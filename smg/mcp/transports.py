@@ -63,6 +63,14 @@ class Traces:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the list of tools should be asked for again."""
 
+    def end(self, reason: str) -> None:
+        """Note why the connection ends; what was noted first is the cause."""
+        self.reason = self.reason or reason
+
+    def explained(self, end: str) -> str:
+        """Why the connection ended, and the last words of a process."""
+        return f"{end}; its last words: {self.stderr}" if self.stderr else end
+
 
 Connect = Callable[[ServerSpec, Traces], AbstractAsyncContextManager[Streams]]
 
@@ -101,7 +109,14 @@ async def _started(
     env |= {name: secret.reveal() for name, secret in command.env.items()}
     argv = (find_program(command.program), *command.args)
     async with _captured_stderr(spec, traces) as stderr:
-        start = Start(argv=argv, env=env, cwd=command.cwd, stderr=stderr)
+        start = Start(
+            argv=argv,
+            env=env,
+            cwd=command.cwd,
+            stderr=stderr,
+            limits=command.limits,
+            tell=traces.end,
+        )
         async with run_process(start) as streams:
             stderr.close()  # The process has its own copy; with ours open the pipe would never end.
             yield streams
@@ -243,7 +258,7 @@ class _Watched:
             self._traces.ended.set()
             raise
         if isinstance(item, LineTooLong):
-            self._traces.reason = str(item)
+            self._traces.end(str(item))
         return item
 
     async def __aenter__(self) -> "_Watched":

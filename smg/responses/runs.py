@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -182,6 +182,11 @@ class Runs:
         loop = AgentLoop(order.turn, self._new_id, restart.progress)
         self._begin(live, Work(outlet, loop, journal, restart))
         return live
+
+    def states(self) -> Mapping[str, int]:
+        """How many responses wait here for a place, and how many are worked on."""
+        waiting = sum(live.place is None for live in self._live.values())
+        return {"queued": waiting, "in_progress": len(self._live) - waiting}
 
     def find(self, response_id: str, owner: str) -> Live | None:
         """The running response of this id, if it is this owner's."""

@@ -21,6 +21,7 @@ from smg.storage.records import (
     ResponseRecord,
     Step,
     UnfinishedResponse,
+    WorkerRecord,
 )
 
 
@@ -319,18 +320,22 @@ class ApprovalStore(Protocol):
 
 
 class WorkerStore(Protocol):
-    """Keeps the URLs of workers that were added while a gateway ran."""
+    """Keeps the workers that were added while a gateway ran."""
 
-    async def add(self, url: str) -> bool:
-        """Remember a worker; `False`: it was remembered already."""
+    async def add(self, worker: WorkerRecord) -> None:
+        """Remember a worker; if it was remembered already, with what is said of it now."""
+        ...
+
+    async def change(self, worker: WorkerRecord) -> None:
+        """Remember what is said of a worker now, if it is at all; its key stays if none is said."""
         ...
 
     async def remove(self, url: str) -> None:
         """Forget a worker, if it was remembered."""
         ...
 
-    async def urls(self) -> Sequence[str]:
-        """All that are remembered, in the order of the alphabet."""
+    async def all(self) -> Sequence[WorkerRecord]:
+        """All that are remembered, in the order of their URLs."""
         ...
 
 

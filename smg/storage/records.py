@@ -143,6 +143,17 @@ class PendingApproval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord:
+    """A worker that was added while a gateway ran."""
+
+    url: str
+    description: Mapping[str, Any] = field(default_factory=dict)
+    """What is said of it, as JSON."""
+    sealed_key: str | None = None
+    """Its own key, which storage cannot read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PinnedTools:
     """The list of tools of one server to which an operator has agreed."""
 

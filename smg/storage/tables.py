@@ -162,6 +162,10 @@ workers = Table(
     metadata,
     Column("url", Text, nullable=False),
     Column("added_at", Double, nullable=False),
+    # JSON: what is said of it.
+    Column("description", Text, nullable=False, server_default="{}"),
+    # Its own key, as the registry has sealed it.
+    Column("sealed_key", Text),
     PrimaryKeyConstraint("url", name="pk_workers"),
 )
 

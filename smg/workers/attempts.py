@@ -76,6 +76,11 @@ class Attempts:
         elif not isinstance(error, WorkerOverloaded):
             raise error
 
+    @property
+    def last(self) -> EngineError | None:
+        """What the last failure was."""
+        return self._failures[-1] if self._failures else None
+
     def error(self) -> EngineError:
         """One error for all the tries."""
         return _no_worker(self._failures)

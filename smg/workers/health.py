@@ -41,7 +41,7 @@ class Health:
         self.info: EngineInfo | None = None
         """What it serves; `None` until it was asked."""
         self.went_down = asyncio.Event()
-        """Set while it is down, or a probe has failed."""
+        """Set while it is down, a probe has failed, or somebody doubts it."""
         self.became_idle = asyncio.Event()
         """Set when its last generation ends."""
         self._thresholds = thresholds
@@ -97,6 +97,10 @@ class Health:
         else:
             self._passed_probe()
         return self.is_up
+
+    def doubt(self) -> None:
+        """Have it probed now: something about it looks wrong."""
+        self.went_down.set()
 
     def mark_down(self, error: EngineError) -> None:
         """Note that it cannot be reached. It is probed until it answers again."""

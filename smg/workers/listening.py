@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import Final
 
 from smg.engines.kv import KvBatch, NoKvEvents, TellsOfCache
-from smg.errors import EngineError
+from smg.errors import EngineError, WorkerUnavailable
 from smg.workers.policies.blocks import Place
 from smg.workers.policies.knowledge import Knowledge
 from smg.workers.worker import Worker, ranks_of
@@ -59,6 +59,7 @@ class Listener:
         self._engine = engine
         self._knowledge = knowledge
         self._pause_s = FIRST_PAUSE_S
+        self._has_told = False
 
     async def run(self) -> None:
         """Never return: listen, and after each loss anew."""
@@ -69,7 +70,8 @@ class Listener:
                 self._pause_s = FIRST_PAUSE_S
             begun = clock()
             await self._listen_until_lost()
-            self._knowledge.forget(self._address)
+            if self._has_told:  # Else all that is known is what was sent, which is as it was.
+                self._knowledge.forget(self._address)
             if clock() - begun >= LONGEST_PAUSE_S:
                 self._pause_s = FIRST_PAUSE_S
             await asyncio.sleep(self._pause_s)
@@ -84,6 +86,8 @@ class Listener:
             await self._worker.health.went_down.wait()  # It may come back as another.
         except EngineError as error:
             logger.debug("Worker %s: its cache events are lost: %s", self._address, error)
+            if isinstance(error, WorkerUnavailable):
+                self._worker.health.doubt()  # Nobody else may notice so soon.
         except Exception:  # A bug must not end the listening.
             logger.exception("Listening to worker %s failed", self._address)
 
@@ -92,14 +96,18 @@ class Listener:
         return self._worker.engine.address
 
     async def _listen(self) -> None:
-        cursor = Cursor()
+        cursor, self._has_told = Cursor(), False
         self._suppose()
         async with aclosing(self._engine.kv_events()) as batches:
             async for batch in batches:
                 if batch.load is not None:
                     self._worker.hear_rank_load(batch.rank, batch.load)
-                if cursor.admits(batch):
-                    await self._hear(batch)
+                if not cursor.admits(batch):
+                    continue
+                if not self._has_told:
+                    logger.info("Worker %s tells of its KV cache", self._address)
+                    self._has_told = True
+                await self._hear(batch)
 
     async def _hear(self, batch: KvBatch) -> None:
         place = Place(self._address, batch.rank)

@@ -65,6 +65,10 @@ class Pool:
         """What the workers serve, as the first that has answered says it."""
         return next((worker.info for worker in self.workers if worker.info is not None), None)
 
+    @property
+    def _model(self) -> str:
+        return self.info.model if self.info else ""
+
     def worker_of(self, turn_id: str) -> Worker | None:
         """The worker that a turn's last generation was sent to."""
         place = self._turns.get(turn_id)
@@ -166,7 +170,7 @@ class Pool:
                     finally:  # Readers may leave with the last chunk, or before it.
                         self._observer.finished(worker, time.monotonic() - first_at, visit)
                     return
-        raise attempts.error()
+        raise self._given_up(attempts)
 
     async def _first(
         self, attempts: Attempts, visit: Visit, chunks: AsyncGenerator[EngineChunk, None]
@@ -179,6 +183,11 @@ class Pool:
             attempts.failed(visit.worker, error)
             return None
 
+    def _given_up(self, attempts: Attempts) -> EngineError:
+        error = attempts.error()
+        self._observer.gave_up(self._model, error)
+        return error
+
     def _failed(self, visit: Visit, error: EngineError) -> None:
         visit.fail(error)
         self._observer.failed(visit.worker, error)
@@ -188,7 +197,7 @@ class Pool:
         place = attempts.next_place()
         if place is None and attempts.may_pause():
             pause_s = self._retries.pause(attempts.pauses - 1, self._chance)
-            self._observer.retried(pause_s)
+            self._observer.retried(self._model, attempts.last or attempts.error())
             await asyncio.sleep(pause_s)
             place = attempts.next_place()
         return place

@@ -63,6 +63,8 @@ class Watch:
                 # A generation that finds it down wakes us.
                 with suppress(TimeoutError):
                     await asyncio.wait_for(health.went_down.wait(), probing.interval_s)
+                if health.is_certain:
+                    health.went_down.clear()  # It was a doubt, and the next probe will tell.
                 wait_s = probing.first_s
             else:
                 await asyncio.sleep(wait_s)

@@ -8,11 +8,13 @@ import logging
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from time import monotonic
 
 from smg.engines.base import Engine, EngineChunk, EngineInfo, EngineLoad, PromptTokens
 from smg.engines.fields import summed
 from smg.errors import EngineError, PromptRejected, WorkerOverloaded
 from smg.workers.breaker import Breaker
+from smg.workers.gaps import Gaps
 from smg.workers.health import Health, Thresholds
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,7 @@ class Visit:
     """One generation on a worker: what it weighs, and what it tells of the worker's health."""
 
     __slots__ = (
+        "_heard_at",
         "_is_trial",
         "answer_tokens",
         "cached_tokens",
@@ -41,6 +44,7 @@ class Visit:
         self.cached_tokens = 0
         """What the worker had read before, by its own word."""
         self.answer_tokens = 0
+        self._heard_at = 0.0
         self.worker = worker
         self._is_trial = worker.breaker.begin()
         worker.in_flight += 1
@@ -50,6 +54,11 @@ class Visit:
     def hear(self, chunk: EngineChunk) -> None:
         """Note new tokens: with the first of them the prompt is no longer waiting."""
         tokens, worker = len(chunk.ids), self.worker
+        if tokens:
+            now = monotonic()
+            if self.answer_tokens:
+                worker.gaps.add(now - self._heard_at)
+            self._heard_at = now
         self.answer_tokens += tokens
         worker.running_tokens += tokens
         if not self.spoke:
@@ -107,6 +116,8 @@ class Worker:
         """Prompt tokens of those that have not begun to answer."""
         self.running_tokens = 0
         """Prompt and answer tokens of those that have."""
+        self.gaps = Gaps()
+        """Between the tokens of each stream."""
         self.load: EngineLoad | None = None
         """What it last said of its load, if it does."""
         self.foreign = 0

@@ -27,6 +27,7 @@ from smg.storage.records import (
     ResponseRecord,
     Step,
     UnfinishedResponse,
+    WorkerRecord,
 )
 
 ANN, BOB = "ann", "bob"
@@ -823,13 +824,27 @@ async def test_a_chain_does_not_reach_into_somebody_elses_responses(store: Store
 
 
 async def test_workers_are_remembered_once_until_they_are_forgotten(store: Store) -> None:
-    assert await store.workers.add("grpc://b:1") is True
-    assert await store.workers.add("grpc://a:1") is True
-    assert await store.workers.add("grpc://b:1") is False
-    assert await store.workers.urls() == ["grpc://a:1", "grpc://b:1"]
+    first, second = WorkerRecord(url="grpc://a:1"), WorkerRecord(url="grpc://b:1")
+    for record in (second, first, second):
+        await store.workers.add(record)
+    assert await store.workers.all() == [first, second]
     await store.workers.remove("grpc://b:1")
     await store.workers.remove("grpc://b:1")
-    assert await store.workers.urls() == ["grpc://a:1"]
+    assert await store.workers.all() == [first]
+
+
+async def test_what_is_said_of_a_worker_is_what_was_said_last(store: Store) -> None:
+    said = {"labels": {"zone": "\ud800"}, "cost": 0.5}
+    kept = WorkerRecord(url="http://a:1", description=said, sealed_key="sealed")
+    await store.workers.add(kept)
+    await store.workers.change(WorkerRecord(url="http://b:1", description=said))
+    assert await store.workers.all() == [kept]
+    await store.workers.change(WorkerRecord(url="http://a:1", description={"cost": 2.0}))
+    assert await store.workers.all() == [replace(kept, description={"cost": 2.0})]
+    await store.workers.change(replace(kept, sealed_key="other"))
+    assert await store.workers.all() == [replace(kept, sealed_key="other")]
+    await store.workers.add(WorkerRecord(url="http://a:1"))
+    assert await store.workers.all() == [WorkerRecord(url="http://a:1")]
 
 
 async def pin(store: Store, label: str, identity: str, pinned: PinnedTools) -> None:

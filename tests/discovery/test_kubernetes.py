@@ -274,6 +274,13 @@ async def test_a_pod_that_moves_is_used_where_it_is(
             return await it.workers() == {other.url: "ready"}
 
         await until(moved)
+        answer = await it.http.get("/workers", headers={"authorization": "Bearer admin"})
+        [worker] = answer.json()["workers"]
+        assert worker["labels"] == {
+            "smg.ai/pod-name": "engine-1",
+            "smg.ai/pod-namespace": "llm",
+            "smg.ai/pod-uid": "uid-engine-1",
+        }
 
 
 async def test_another_pod_at_the_same_address_is_another_worker(

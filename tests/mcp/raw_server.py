@@ -1,10 +1,13 @@
 """A tool server written by hand: it says what the official one never would.
 
-python raw_server.py BEHAVIOUR
+python raw_server.py BEHAVIOUR            calls of `good` it answers whatever its behaviour is
+python raw_server.py once FILE BEHAVIOUR  only in its first life, which leaves the file behind
 """
 
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 import time
@@ -89,6 +92,35 @@ def garbage(request: Message) -> None:
     well(request)
 
 
+def says_garbage(request: Message) -> None:
+    """Answer calls with nonsense."""
+    if request["method"] == "tools/call":
+        sys.stdout.write('{"jsonrpc": "2.0", "id": \n')
+        sys.stdout.flush()
+    else:
+        well(request)
+
+
+def crashes(request: Message) -> None:
+    """End in a call."""
+    if request["method"] == "tools/call":
+        os._exit(3)
+    well(request)
+
+
+def floods(request: Message) -> None:
+    """Answer calls with three megabytes."""
+    if request["method"] == "tools/call":
+        answer(request, {"content": [{"type": "text", "text": "x" * 3_000_000}]})
+    else:
+        well(request)
+
+
+def describes_at_length(request: Message) -> None:
+    """Describe its tool with a megabyte."""
+    legacy(request, [tool("bad", "d" * 1_000_000), tool("good")])
+
+
 def endless_pages(request: Message) -> None:
     """Always promise one more page."""
     if request["method"] == "tools/list":
@@ -144,7 +176,7 @@ def endless_line(request: Message) -> None:
 
 
 def drips(request: Message) -> None:
-    """Answer calls one byte a tenth of a second."""
+    """Answer calls one byte after the other, for more than a second."""
     if request["method"] != "tools/call":
         well(request)
         return
@@ -152,7 +184,31 @@ def drips(request: Message) -> None:
     for character in json.dumps(said) + "\n":
         sys.stdout.write(character)
         sys.stdout.flush()
-        time.sleep(0.1)
+        time.sleep(0.02)
+
+
+def hungry(request: Message) -> None:
+    """Take a gigabyte in a call."""
+    if request["method"] == "tools/call":
+        bytearray(1 << 30)
+    well(request)
+
+
+def kills_itself(request: Message) -> None:
+    """End in a call, as by the kernel's hand."""
+    if request["method"] == "tools/call":
+        os.kill(os.getpid(), signal.SIGKILL)
+    well(request)
+
+
+def tells_limits(request: Message) -> None:
+    """Answer calls with the limits of its process."""
+    if request["method"] == "tools/call":
+        names = ("CORE", "DATA", "NOFILE", "NPROC", "CPU")
+        limits = {n: resource.getrlimit(getattr(resource, f"RLIMIT_{n}")) for n in names}
+        answer(request, {"content": [{"type": "text", "text": json.dumps(limits)}]})
+    else:
+        well(request)
 
 
 def parent(request: Message) -> None:
@@ -218,6 +274,10 @@ BEHAVIOURS: dict[str, Callable[[Message], None]] = {
         leaves,
         deaf_to_discovery,
         garbage,
+        says_garbage,
+        crashes,
+        floods,
+        describes_at_length,
         endless_pages,
         changes,
         as_told,
@@ -225,6 +285,9 @@ BEHAVIOURS: dict[str, Callable[[Message], None]] = {
         refuses,
         endless_line,
         drips,
+        hungry,
+        kills_itself,
+        tells_limits,
         parent,
         wrong_id,
         progresses,
@@ -232,6 +295,20 @@ BEHAVIOURS: dict[str, Callable[[Message], None]] = {
     )
 }
 
+
+def told() -> Callable[[Message], None]:
+    """The behaviour that the arguments ask for."""
+    if sys.argv[1] != "once":
+        return BEHAVIOURS[sys.argv[1]]
+    if os.path.exists(sys.argv[2]):
+        return well
+    with open(sys.argv[2], "w", encoding="utf-8"):
+        return BEHAVIOURS[sys.argv[3]]
+
+
 if __name__ == "__main__":
+    behave = told()
     for line in sys.stdin:
-        BEHAVIOURS[sys.argv[1]](json.loads(line))
+        message = json.loads(line)
+        is_good = message.get("method") == "tools/call" and message["params"]["name"] == "good"
+        (well if is_good else behave)(message)

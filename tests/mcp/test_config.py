@@ -13,6 +13,7 @@ from smg.mcp.spec import (
     Command,
     Endpoint,
     OAuth,
+    ProcessLimits,
     SamplingLimits,
     Secret,
     ServerSpec,
@@ -147,6 +148,12 @@ def test_our_own_options(tmp_path: Path) -> None:
 def test_which_tools_wait_for_approval(tmp_path: Path, said: Any, waiting: set[str]) -> None:
     spec = server(tmp_path, {"command": "x", "require_approval": said})
     assert {tool for tool in "abc" if spec.approval.needed(tool)} == waiting
+
+
+def test_what_a_process_may_use(tmp_path: Path) -> None:
+    limits = {"memory_mib": 512, "open_files": 64, "processes": 40, "cpu_s": 600}
+    spec = server(tmp_path, {"command": "x", "limits": limits})
+    assert spec.transport == Command(program="x", limits=ProcessLimits(**limits))
 
 
 LIMITS = {"model": "small", "max_tokens": 64, "max_requests": 2, "timeout_s": 1.5}
@@ -330,6 +337,12 @@ WRONG_ENTRIES: list[tuple[Any, str]] = [
         {"command": "x", "sampling": {"tools": True}},
         "mcpServers.one.sampling.tools: is not a known",
     ),
+    (
+        {"command": "x", "limits": {"memory_mib": 1}},
+        "mcpServers.one.limits.memory_mib: Input should be greater",
+    ),
+    ({"command": "x", "limits": {"gpu": 1}}, "mcpServers.one.limits.gpu: is not a known key"),
+    ({"url": "http://x", "limits": {}}, "mcpServers.one.limits: does not go with `url`"),
     ({"command": "x", "oauth": OAUTH}, "mcpServers.one.oauth: does not go with `command`"),
     ({"url": "http://x", "oauth": {}}, "mcpServers.one.oauth.client_id: is missing"),
     (

@@ -13,6 +13,7 @@ import pytest
 from smg.errors import ConfigError
 from smg.layers import new_doors
 from smg.settings import Settings
+from smg.telemetry.counters import Telemetry
 from smg.testing.engine import EngineOptions, ScriptedEngine
 from tests.e2e.gateway import MODEL, Served, served
 
@@ -182,7 +183,7 @@ async def test_a_request_for_a_model_that_is_not_there_counts_for_nothing(tmp_pa
 @pytest.mark.parametrize("limit", ["left", "=3", "left=", "left=-1", "left=many", "other=2"])
 def test_a_limit_of_one_model_must_be_readable_and_no_alias(limit: str) -> None:
     with pytest.raises(ConfigError, match="--model-limit"):
-        new_doors(Settings(model_limit=(limit,), model_alias=("other=left",)))
+        new_doors(Settings(model_limit=(limit,), model_alias=("other=left",)), Telemetry())
 
 
 BODIES: dict[str, dict[str, Any]] = {

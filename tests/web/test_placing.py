@@ -103,6 +103,29 @@ async def test_the_header_goes_before_the_other_routing_keys(tmp_path: Path) -> 
         assert len(workers) == 1
 
 
+async def test_a_user_goes_before_the_conversation(tmp_path: Path) -> None:
+    async with fleet(tmp_path, tools=False, policy="consistent_hashing") as (gateway, _):
+        workers = set()
+        for _ in range(8):
+            conversation = (await gateway.http.post("/conversations", json={})).json()["id"]
+            body = {**asked()["/responses"], "user": "ann", "conversation": conversation}
+            answer = await gateway.http.post("/responses", json=body)
+            workers.add(answer.headers["x-smg-worker"])
+        assert len(workers) == 1
+
+
+async def test_a_chain_of_responses_stays_together(tmp_path: Path) -> None:
+    async with fleet(tmp_path, tools=False, policy="consistent_hashing") as (gateway, _):
+        last = (await gateway.http.post("/responses", json=asked()["/responses"])).json()["id"]
+        workers = set()
+        for _ in range(8):
+            body = {**asked()["/responses"], "previous_response_id": last}
+            answer = await gateway.http.post("/responses", json=body)
+            last = answer.json()["id"]
+            workers.add(answer.headers["x-smg-worker"])
+        assert len(workers) == 1
+
+
 async def test_a_whole_answer_names_the_worker_that_took_over(tmp_path: Path) -> None:
     async with fleet(tmp_path, tools=False, policy="passthrough") as (gateway, engines):
         await engines[0].__aexit__(None, None, None)

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -23,11 +23,10 @@ from smg.workers.pool import Pool
 from smg.workers.watch import Probing
 from smg.workers.worker import Worker
 from tests.testing.asking import VOCABULARY, ask, render, request, user
-from tests.workers.test_pool import OFTEN, take
+from tests.workers.test_pool import OFTEN, PATIENCE_S, take, until
 
 SMALL = EngineOptions(cache_blocks=12)
 NEVER = Probing(interval_s=3600.0, first_s=0.01, longest_s=0.05, load_interval_s=3600.0)
-PATIENCE_S = 5.0
 
 
 def prompt(text: str, words: int = 60) -> PromptTokens:
@@ -90,12 +89,6 @@ async def over(*engines: ScriptedEngine) -> AsyncIterator[Fleet]:
         yield Fleet(list(engines), policy, pool)
     finally:
         await pool.close()
-
-
-async def until(reached: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not reached():  # noqa: ASYNC110 - nobody announces it
-            await asyncio.sleep(0)
 
 
 def blocks(prompt: PromptTokens, size: int = 16) -> int:
@@ -199,6 +192,19 @@ async def test_where_a_worker_does_not_tell_what_was_sent_counts() -> None:
             assert workers.reason(asked) == told
 
 
+async def test_a_stream_that_told_nothing_leaves_what_was_sent_when_it_ends() -> None:
+    async with ScriptedEngine(options=SMALL) as engine:
+        asked = prompt("a")
+        await ask(engine, request(asked.ids))
+        async with over(engine) as workers:
+            await workers.send(asked)
+            engine.caches.lose()
+            async with asyncio.timeout(PATIENCE_S):
+                await engine.caches.listeners(0)
+                await engine.caches.listeners(1)
+            assert workers.known(asked, engine) == Known(len(asked.ids), SENT)
+
+
 async def test_what_was_cached_before_anybody_listened_is_known_by_what_is_sent() -> None:
     async with ScriptedEngine(options=SMALL) as engine:
         asked = prompt("a")
@@ -248,6 +254,28 @@ async def test_the_load_that_comes_with_events_is_heard() -> None:
         worker.load = EngineLoad(running=7)
         await tell_of(workers, prompt("a"))
         assert worker.load == summed({0: EngineLoad()})
+
+
+async def test_a_worker_whose_stream_is_cut_is_probed_at_once() -> None:
+    async with fleet(SMALL) as workers:
+        [engine], [worker] = workers.engines, workers.pool.workers
+        assert worker.health.is_certain
+        await engine.__aexit__(None, None, None)
+        await until(lambda: not worker.health.is_certain)
+
+
+async def test_a_doubt_that_a_probe_dispels_leaves_nothing_behind() -> None:
+    async with ScriptedEngine() as engine:
+        pool = Pool([Worker(connect(engine.url))], RoundRobin(), NEVER)
+        await pool.start()
+        try:
+            health = pool.workers[0].health
+            for _ in range(2):
+                health.doubt()
+                await until(lambda: not health.went_down.is_set())
+            assert health.is_certain
+        finally:
+            await pool.close()
 
 
 async def test_a_policy_without_use_for_events_does_not_listen() -> None:

@@ -40,14 +40,14 @@ def first(policy: Policy, prompt: PromptTokens, workers: Sequence[Worker]) -> st
     return best.address
 
 
-@each_policy
+@pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("names", ["", "a", "abc"])
-def test_every_policy_ranks_each_worker_once(new_policy: Callable[[], Policy], names: str) -> None:
-    policy, workers = new_policy(), fleet(names)
+def test_every_policy_ranks_each_worker_once_and_says_that_it_did(name: str, names: str) -> None:
+    policy, workers = POLICIES[name](), fleet(names)
     for prompt in (PROMPT, keyed("k"), PromptTokens(ids=[]), LONG):
         ranking = policy.rank(prompt, workers)
         assert sorted(ranking.workers, key=id) == sorted(workers, key=id)
-        assert ranking.reason
+        assert ranking.reason.startswith(name)
         for worker in ranking.workers:
             policy.placed(prompt, worker)
 

@@ -28,6 +28,7 @@ from tests.engines.stand_in import Process, directing
 from tests.workers.scripted_engine import ScriptedEngine, tokens
 
 PROMPT = PromptTokens(ids=[1])
+PATIENCE_S = 5.0
 OFTEN = Probing(interval_s=0.01, first_s=0.001, longest_s=0.01)
 
 
@@ -45,6 +46,12 @@ def counted() -> Callable[[], str]:
 async def take(workers: Pool, prompt: PromptTokens = PROMPT) -> list[EngineChunk]:
     async with aclosing(workers.generate(counted(), prompt)) as chunks:
         return [chunk async for chunk in chunks]
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not reached():  # noqa: ASYNC110 - nobody announces it
+            await asyncio.sleep(0)
 
 
 async def test_workers_take_turns() -> None:

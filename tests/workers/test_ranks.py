@@ -22,8 +22,8 @@ from smg.workers.worker import Worker
 from tests.testing.asking import VOCABULARY, ask, render, request, user
 from tests.workers.scripted_engine import ScriptedEngine as Player
 from tests.workers.scripted_engine import tokens
-from tests.workers.test_listening import NEVER, PATIENCE_S, blocks, prompt, until
-from tests.workers.test_pool import OFTEN, take
+from tests.workers.test_listening import NEVER, blocks, prompt
+from tests.workers.test_pool import OFTEN, PATIENCE_S, take, until
 
 TWO = EngineOptions(ranks=2)
 

@@ -23,6 +23,7 @@ from smg.mcp.spec import (
     Command,
     Endpoint,
     OAuth,
+    ProcessLimits,
     SamplingLimits,
     Secret,
     ServerSpec,
@@ -214,6 +215,7 @@ def _new_transport(entry: ServerEntry, folder: Path) -> Command | Endpoint:
             args=tuple(entry.args or ()),
             env={name: Secret(value) for name, value in (entry.env or {}).items()},
             cwd=None if entry.cwd is None else str(folder / entry.cwd),
+            limits=ProcessLimits(**entry.limits.model_dump()) if entry.limits else ProcessLimits(),
         )
     headers = dict(entry.headers or {})
     if entry.token is not None:

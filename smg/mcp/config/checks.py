@@ -19,7 +19,7 @@ _TRANSPORTS: dict[str, Literal["stdio", "streamable", "sse"]] = {
     "streamable_http": "streamable",
     "streamablehttp": "streamable",
 }
-_STDIO_KEYS = ("args", "env", "cwd")
+_STDIO_KEYS = ("args", "env", "cwd", "limits")
 _HTTP_KEYS = ("headers", "token", "proxy", "oauth")
 
 

@@ -35,6 +35,15 @@ class OAuthEntry(_Strict):
     token_url: str | None = None
 
 
+class LimitsEntry(_Strict):
+    """What a process may use."""
+
+    memory_mib: int | None = Field(None, ge=16, le=1024 * 1024)
+    open_files: int | None = Field(None, ge=16, le=1024 * 1024)
+    processes: int | None = Field(None, ge=1, le=4 * 1024 * 1024)
+    cpu_s: int | None = Field(None, ge=1, le=1_000_000_000)
+
+
 class SamplingEntry(_Strict):
     """How much a server may ask of the gateway's model."""
 
@@ -62,6 +71,7 @@ class ServerEntry(_Strict):
     args: list[str] | None = None
     env: dict[str, str] | None = Field(None, validation_alias=AliasChoices("env", "envs"))
     cwd: str | None = None
+    limits: LimitsEntry | None = None
     url: str | None = None
     headers: dict[str, str] | None = None
     token: str | None = Field(None, min_length=1)

@@ -61,6 +61,8 @@ class BlockIndex:
         """`max_blocks` are those remembered of one rank."""
         self._max_blocks = max_blocks
         self._caches: dict[Place, _Cache] = {}
+        self._places: dict[str, list[Place]] = {}
+        """The same places by their addresses."""
         self._holders: dict[int, int] = {}
         self._expected: dict[int, dict[_Cache, float]] = {}
         self._deadlines: deque[tuple[float, _Cache, Sequence[int]]] = deque()
@@ -79,7 +81,7 @@ class BlockIndex:
 
     def places(self, address: str) -> list[Place]:
         """The ranks of a worker that have told anything."""
-        return [place for place in self._caches if place.address == address]
+        return list(self._places.get(address, ()))
 
     # ---- what engines tell
 
@@ -137,6 +139,7 @@ class BlockIndex:
         """Know nothing of a rank any more; what it had is tidied away later, piece by piece."""
         cache = self._caches.pop(place, None)
         if cache is not None:
+            self._places[place.address].remove(place)
             self._gone.append((cache.bit, iter(cache.keys.values())))
             cache.bit = 0
 
@@ -208,6 +211,7 @@ class BlockIndex:
         cache = self._caches.get(place)
         if cache is None:
             cache = self._caches[place] = _Cache(self._new_bit())
+            self._places.setdefault(place.address, []).append(place)
         return cache
 
     def _new_bit(self) -> int:
@@ -272,7 +276,7 @@ class BlockIndex:
 
 
 def _chain(tokens: bytes, size: int) -> Iterator[int]:
-    """The keys of a prompt's whole blocks; Python's hash of bytes cannot be made to collide."""
+    """The keys of a prompt's whole blocks; Python hashes bytes with a secret of the process."""
     width, key = size * WIDTH, 0
     for at in range(0, len(tokens) - width + 1, width):
         key = hash((key, tokens[at : at + width]))

@@ -78,7 +78,10 @@ class Knowledge:
     def removed(self, worker: Worker) -> None:
         """Forget a worker that is gone for good."""
         self._sent.remove(worker.address)
-        self._names.get(worker.engine.address, set()).discard(worker.address)
+        names = self._names.get(worker.engine.address, set())
+        names.discard(worker.address)
+        if not names:
+            self._names.pop(worker.engine.address, None)
         for place in self._places(worker):
             self.index.forget(place)
 
