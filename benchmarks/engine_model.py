@@ -48,6 +48,10 @@ class Counts:
     found: int = 0
     """Those of them that were in the cache."""
     most_running: int = 0
+    meant_s: float = 0.0
+    """How long reading and writing should have taken ..."""
+    took_s: float = 0.0
+    """... and took: timers are late where others use the cores."""
 
 
 Tell = Callable[[Change, Sequence[int]], None]
@@ -88,13 +92,20 @@ class ModelEngine:
             yield answer[:1], found
             for start in range(1, len(answer), self._pace.per_message):
                 piece = answer[start : start + self._pace.per_message]
-                await asyncio.sleep(len(piece) * self._step_s())
+                await self._spend(len(piece) * self._step_s())
                 if start + len(piece) == len(answer):
                     stay.is_whole = True
                 yield piece, found
         finally:
             self.running -= 1
             self._leave(stay)
+
+    async def _spend(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        await asyncio.sleep(seconds)
+        self.counts.meant_s += seconds
+        self.counts.took_s += loop.time() - begun
 
     def _step_s(self) -> float:
         return self._pace.step_s + self._pace.step_more_s * self.running
@@ -116,7 +127,7 @@ class ModelEngine:
                 # Told when it is let in, as vLLM does; who asks before it is read waits behind it.
                 self._tell(self.cache.hold(stay.hashes, stay.nameless), stay.ids)
                 try:
-                    await asyncio.sleep((length - found) / self._pace.read_per_second)
+                    await self._spend((length - found) / self._pace.read_per_second)
                 except asyncio.CancelledError:
                     self._leave(stay)
                     raise

@@ -27,6 +27,7 @@ from typing import Any
 from benchmarks.engines import MODEL, engines
 from benchmarks.fleet_table import Row, report
 from benchmarks.gateways import Command, ours, peer
+from benchmarks.kv_blocks import BLOCK
 from benchmarks.load import percentile
 from benchmarks.open_loop import Outcome, Question, ask_all
 from benchmarks.processes import Running, free_port, running
@@ -225,7 +226,7 @@ def _measured(
     policy: str,
     outcomes: Sequence[Outcome],
     used: Sequence[float],
-    engines: Sequence[dict[str, int]],
+    engines: Sequence[dict[str, float]],
 ) -> Row:
     good = [each for each in outcomes if not each.error]
     errors = [each.error for each in outcomes if each.error]
@@ -242,8 +243,10 @@ def _measured(
         mean_s=mean(firsts),
         tokens_per_s=sum(each.tokens for each in good) / seconds,
         found=sum(each["found"] for each in engines) / sum(read),
-        evicted_tokens=16 * sum(each["evicted_blocks"] for each in engines),
+        evicted_tokens=BLOCK * sum(each["evicted_blocks"] for each in engines),
         busiest=max(read) / mean(read),
+        late_p99_s=percentile([each.late_s for each in good], 0.99),
+        slowed=sum(each["took_s"] for each in engines) / sum(each["meant_s"] for each in engines),
         errors=errors,
         cores=[each / seconds for each in used],
     )

@@ -23,9 +23,13 @@ class Row:
     tokens_per_s: float = 0.0
     found: float = 0.0
     """The part of all prompt tokens that engines had in their caches."""
-    evicted_tokens: int = 0
+    evicted_tokens: float = 0
     busiest: float = 0.0
     """Prompt tokens of the busiest engine, to the mean."""
+    late_p99_s: float = 0.0
+    """How much later than meant questions were asked."""
+    slowed: float = 0.0
+    """How many times longer than meant engines took, because timers were late."""
     errors: Sequence[str] = ()
     cores: Sequence[float] = ()
     """In use by the gateway, the engines and the clients."""
@@ -61,9 +65,9 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
     yield (
         "| policy | gateway | TTFT p50 s | p99 s | mean s | mean, times shorter than "
         f"{MEASURE} | p99, the same | tokens/s | prompt found | evicted tokens | busiest/mean "
-        "| errors | cores: gateway, engines, clients |"
+        "| errors | cores: gateway, engines, clients | asked late p99 ms; engines took, to meant |"
     )
-    yield f"|---|---|{'---:|' * 10}---|"
+    yield f"|---|---|{'---:|' * 10}---|---|"
     measures = {row.gateway: row for row in rows if row.policy == MEASURE and not row.failed}
     for row in rows:
         yield _line(row, measures.get(row.gateway))
@@ -71,7 +75,7 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
 
 def _line(row: Row, measure: Row | None) -> str:
     if row.failed:
-        return f"| {row.policy} | {row.gateway} | {row.line()} |{' |' * 10}"
+        return f"| {row.policy} | {row.gateway} | {row.line()} |{' |' * 11}"
     columns = [
         row.policy,
         row.gateway,
@@ -82,10 +86,11 @@ def _line(row: Row, measure: Row | None) -> str:
         f"{measure.p99_s / row.p99_s:.1f}" if measure else "",
         f"{row.tokens_per_s:.0f}",
         f"{100 * row.found:.0f} %",
-        f"{row.evicted_tokens}",
+        f"{row.evicted_tokens:.0f}",
         f"{row.busiest:.2f}",
         f"{len(row.errors)}",
         ", ".join(f"{cores:.2f}" for cores in row.cores),
+        f"{1000 * row.late_p99_s:.0f}; {row.slowed:.3f}",
     ]
     return f"| {' | '.join(columns)} |"
 

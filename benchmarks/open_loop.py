@@ -55,6 +55,8 @@ class Outcome:
     ended_at: float = 0.0
     """Seconds from the beginning."""
     tokens: int = 0
+    late_s: float = 0.0
+    """How much later than meant it was asked: what this machine adds to every wait."""
     error: str = ""
 
 
@@ -81,6 +83,7 @@ async def _ask(port: int, question: Question, begun: float) -> Outcome:
         first_s=first_at - asked_at,
         ended_at=time.perf_counter() - begun,
         tokens=question.tokens,
+        late_s=asked_at - begun - question.at,
     )
 
 

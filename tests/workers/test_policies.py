@@ -148,6 +148,14 @@ def test_the_least_loaded_has_the_fewest_tokens_and_not_the_fewest_generations()
         assert first(policy, PROMPT, [a, b]) == "b"
 
 
+@pytest.mark.parametrize("name", ["cache_aware", "consistent_hashing", "manual", "power_of_two"])
+def test_a_prompt_without_a_home_goes_where_less_waits_to_be_read(name: str) -> None:
+    policy, (a, b) = POLICIES[name](), fleet("ab")
+    with a.busy(4000), b.busy(9000) as running:
+        running.hear(EngineChunk([1]))
+        assert first(policy, LONG, [a, b]) == "b"
+
+
 def test_what_was_read_weighs_less_than_what_waits() -> None:
     policy, (a, b) = LeastLoad(), fleet("ab")
     with a.busy(5000) as reading, b.busy(1000):

@@ -97,6 +97,6 @@ def by_requests(worker: Worker) -> int:
     return worker.in_flight + worker.foreign
 
 
-def by_tokens(worker: Worker) -> tuple[int, int]:
+def by_work(worker: Worker) -> tuple[float, int]:
     """What a worker has to do, in tokens and then in generations."""
-    return worker.waiting_tokens + worker.running_tokens, by_requests(worker)
+    return work(worker), by_requests(worker)

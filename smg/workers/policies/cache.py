@@ -9,7 +9,7 @@ from smg.workers.policies.base import (
     PolicyOptions,
     Ranking,
     by_requests,
-    by_tokens,
+    by_work,
     kv_use,
     reading,
 )
@@ -40,7 +40,7 @@ class CacheAware(Policy):
     def rank(self, prompt: PromptTokens, workers: Sequence[Worker]) -> Ranking:
         """By what they know of the prompt and then by load, or by load alone."""
         drawn = self._chance.sample(workers, len(workers))
-        by_load = sorted(drawn, key=by_tokens)
+        by_load = sorted(drawn, key=by_work)
         if full := self._too_full(workers):
             roomy = sorted(by_load, key=lambda worker: worker in full)
             return Ranking(tuple(roomy), "cache_aware: KV caches too full, least load")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from smg.engines.base import PromptTokens
-from smg.workers.policies.base import Policy, PolicyOptions, Ranking, by_tokens
+from smg.workers.policies.base import Policy, PolicyOptions, Ranking, by_work
 from smg.workers.worker import Worker
 
 
@@ -33,6 +33,6 @@ class ConsistentHashing(Policy):
     def rank(self, prompt: PromptTokens, workers: Sequence[Worker]) -> Ranking:
         """The workers in the order of the routing key."""
         if prompt.routing_key is None:
-            ranked = tuple(sorted(workers, key=by_tokens))
+            ranked = tuple(sorted(workers, key=by_work))
             return Ranking(ranked, "consistent_hashing: no routing key, least load")
         return Ranking(tuple(rendezvous(prompt.routing_key, workers)), "consistent_hashing")

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from smg.engines.base import PromptTokens
-from smg.workers.policies.base import Policy, PolicyOptions, Ranking, by_tokens
+from smg.workers.policies.base import Policy, PolicyOptions, Ranking, by_work
 from smg.workers.worker import Worker
 
 MAX_KEYS = 100_000
@@ -27,7 +27,7 @@ class Manual(Policy):
 
     def rank(self, prompt: PromptTokens, workers: Sequence[Worker]) -> Ranking:
         """The key's worker, then the others by load."""
-        by_load = sorted(workers, key=by_tokens)
+        by_load = sorted(workers, key=by_work)
         home = self._home(prompt.routing_key)
         ranked = tuple(sorted(by_load, key=lambda worker: worker.address != home))
         if ranked and ranked[0].address == home:
