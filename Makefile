@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 CLIENTS := .venv-clients
 
-.PHONY: demo test test-clients test-engines parser-differential check bench chaos run lock lock-clients protos format clean
+.PHONY: demo test test-clients test-engines test-deploy parser-differential check bench chaos run lock lock-image lock-clients protos format clean
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,7 +16,7 @@ demo: $(VENV)/installed        ## one agent turn on the scripted engine; ONCE=1 
 	$(BIN)/smg demo $(if $(ONCE),--once)
 
 test: $(VENV)/installed        ## all tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 $(CLIENTS)/installed: tests/clients/requirements.lock tests/clients/node/package-lock.json
 	$(PYTHON) -m venv $(CLIENTS)
@@ -57,6 +57,17 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 test-engines: $(VENV)/installed $(ENGINES)  ## real vLLM and MLX on this machine's CPU, with a tiny model
 	$(BIN)/python -m pytest -q tests/engines_real
 
+ifndef SMG_HELM
+export SMG_HELM := $(CURDIR)/build/helm/helm
+HELM := build/helm/helm
+endif
+
+build/helm/helm: scripts/fetch_helm.py $(VENV)/installed
+	$(BIN)/python scripts/fetch_helm.py $@
+
+test-deploy: $(VENV)/installed $(HELM)  ## the chart through a real Helm; ARGS=--update-golden
+	$(BIN)/python -m pytest -q tests/deploy $(ARGS)
+
 parser-differential: $(VENV)/installed $(filter .venv-vllm/%,$(ENGINES))  ## our parsers against vLLM's
 	$(BIN)/python -m scripts.parser_differential
 
@@ -72,8 +83,15 @@ chaos: $(VENV)/installed       ## every night: a thousand gateways die in the mi
 run: $(VENV)/installed         ## smg ARGS="--worker-urls ... --model-path ..."
 	$(BIN)/smg $(ARGS)
 
+LOCK := $(PYTHON) -m uv pip compile --universal --generate-hashes --python-version 3.11 --no-header --quiet
+
 lock:                          ## pin the newest versions that pyproject.toml allows
-	$(PYTHON) -m pip install --quiet uv && $(PYTHON) -m uv pip compile pyproject.toml --extra dev --universal --generate-hashes --python-version 3.11 --no-header --upgrade --quiet -o requirements.lock
+	$(PYTHON) -m pip install --quiet uv && $(LOCK) pyproject.toml --extra dev --upgrade -o requirements.lock
+	$(MAKE) lock-image
+
+lock-image:                    ## what the image installs: the same versions, without what is for tests
+	$(LOCK) pyproject.toml --extra postgres --extra k8s --extra otel --extra demo -c requirements.lock -o deploy/runtime.lock
+	echo hatchling | $(LOCK) - -c requirements.lock -o deploy/build.lock
 
 lock-clients:
 	$(PYTHON) -m pip install --quiet uv && $(PYTHON) -m uv pip compile tests/clients/requirements.in --universal --generate-hashes --python-version 3.11 --no-header --upgrade --quiet -o tests/clients/requirements.lock

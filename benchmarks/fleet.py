@@ -4,10 +4,11 @@
 
 The pool, the policies and the breaker are the gateway's own; only the engines are made up. One
 reads prompts one after another at so many uncached tokens a second, and then gives a token to each
-of its generations in steps that take longer the more there are; its KV cache is finite, and what
-was not used for longest makes room. Three kinds of traffic: agents (one long system prompt for each
-of some kinds, growing over several steps), chats (short, growing), and single long prompts that
-nobody shares.
+of its generations in steps that take longer the more there are; its KV cache is finite, and the
+block that was not used for longest makes room. `cache_aware+events` is cache_aware with engines
+that tell what their caches go through. Three kinds of traffic: agents (one long system prompt for
+each of some kinds, growing over several steps), chats (short, growing), and single long prompts
+that nobody shares.
 """
 
 import argparse
@@ -15,17 +16,21 @@ import asyncio
 import heapq
 import random
 import time
+from array import array
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import count
 from statistics import mean, quantiles
 from typing import Any
 
 from smg.engines.base import EngineChunk, EngineInfo, EngineLoad, Finish, PromptTokens
+from smg.engines.kv import Block, KvBatch, KvEvent, Removed, Stored
+from smg.testing.prefixes import Meeting, PrefixCache
 from smg.turn import Sampling
-from smg.workers.policies.prefixes import PrefixTree
 from smg.workers.policies.registry import POLICIES
-from smg.workers.pool import Pool, Probing
+from smg.workers.pool import Pool
+from smg.workers.watch import Probing
 from smg.workers.worker import Worker
 
 READ_PER_SECOND = 8000
@@ -34,7 +39,7 @@ STEP_SECONDS = 0.012
 """A decode step of one generation ..."""
 STEP_MORE = 0.0006
 """... and each further one."""
-KV_TOKENS = 120_000
+BLOCK = 16
 CHUNK = 8
 """Decode steps between two messages."""
 
@@ -62,14 +67,15 @@ class Simulated(asyncio.SelectorEventLoop):
 class Engine:
     """A made-up engine."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, kv_tokens: int) -> None:
         self.address = f"worker-{number}"
         self.read = self.found = 0
         self._reading = asyncio.Lock()
         self._running = self._waiting = 0
         self._held = 0
         """Tokens of running generations: what may be dropped is not in use."""
-        self._cache = PrefixTree(KV_TOKENS)
+        self._kv_tokens = kv_tokens
+        self._cache = PrefixCache(BLOCK, kv_tokens // BLOCK)
 
     async def generate(
         self, request_id: str, prompt: PromptTokens
@@ -77,11 +83,11 @@ class Engine:
         del request_id
         self._waiting += 1
         async with self._reading:
-            known = self._cache.match(prompt.ids).get(self.address, 0)
+            meeting = self._cache.meet(prompt.ids)
             self.read += len(prompt.ids)
-            self.found += known
-            await asyncio.sleep((len(prompt.ids) - known) / READ_PER_SECOND)
-            self._cache.insert(prompt.ids, self.address)
+            self.found += meeting.cached
+            await asyncio.sleep((len(prompt.ids) - meeting.cached) / READ_PER_SECOND)
+            self.tell(meeting)
         self._waiting -= 1
         self._running += 1
         self._held += len(prompt.ids)
@@ -97,18 +103,44 @@ class Engine:
             self._running -= 1
             self._held -= len(prompt.ids)
 
+    def tell(self, meeting: Meeting) -> None:
+        """Most engines keep it to themselves."""
+
     async def info(self) -> EngineInfo:
-        return EngineInfo(engine="simulated", model="m")
+        return EngineInfo(engine="simulated", model="m", details={"block_size": BLOCK})
 
     async def check(self) -> None:
         pass
 
     async def load(self) -> EngineLoad:
-        usage = min(1.0, self._held / KV_TOKENS)
+        usage = min(1.0, self._held / self._kv_tokens)
         return EngineLoad(running=self._running, waiting=self._waiting, token_usage=usage)
 
     async def close(self) -> None:
         pass
+
+
+class TellingEngine(Engine):
+    """One that tells what its cache goes through."""
+
+    def __init__(self, number: int, kv_tokens: int) -> None:
+        super().__init__(number, kv_tokens)
+        self._listeners: list[asyncio.Queue[Meeting]] = []
+
+    def tell(self, meeting: Meeting) -> None:
+        for queue in self._listeners:
+            queue.put_nowait(meeting)
+
+    async def kv_events(self) -> AsyncGenerator[KvBatch, None]:
+        queue: asyncio.Queue[Meeting] = asyncio.Queue()
+        self._listeners.append(queue)
+        for number in count():
+            meeting = await queue.get()
+            events: list[KvEvent] = [Removed(meeting.removed)]
+            if meeting.stored:
+                blocks = [Block(b.name, array("I", b.tokens).tobytes()) for b in meeting.stored]
+                events.insert(0, Stored(meeting.stored[0].parent, blocks))
+            yield KvBatch(0, number, iter(events))
 
 
 @dataclass
@@ -153,12 +185,16 @@ class Result:
     tokens: int = 0
 
 
-async def converse(pool: Pool, told: Conversation, result: Result, chance: random.Random) -> None:
+async def converse(
+    pools: Sequence[Pool], told: Conversation, result: Result, chance: random.Random
+) -> None:
+    """Each step comes to any of the gateways."""
     await asyncio.sleep(told.at)
     ids, loop = list(told.first), asyncio.get_running_loop()
     for _ in range(told.steps):
         prompt = _prompt(ids, told)
         begun, first = loop.time(), 0.0
+        pool = pools[0] if len(pools) == 1 else chance.choice(pools)
         async with aclosing(pool.generate(lambda: "r", prompt)) as chunks:
             async for chunk in chunks:
                 first = first or loop.time()
@@ -175,21 +211,38 @@ def _prompt(ids: Sequence[int], told: Conversation) -> PromptTokens:
     )
 
 
-async def simulate(
-    policy: str, workers: int, requests: int, rate: float, seed: int = 7
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Scene:
+    """What is simulated."""
+
+    workers: int = 8
+    requests: int = 1500
+    rate: float = 14.0
+    """Requests a second."""
+    gateways: int = 1
+    """Each has its own pool of the same engines, and knows the others by what engines tell."""
+    kv_tokens: int = 120_000
+    """Room in an engine's cache."""
+
+
+async def simulate(policy: str, scene: Scene, seed: int) -> dict[str, Any]:
     chance = random.Random(seed)
-    engines = [Engine(number) for number in range(workers)]
-    pool = Pool(
-        [Worker(engine) for engine in engines], POLICIES[policy](), Probing(load_interval_s=1.0)
-    )
-    await pool.start()
+    name, _, telling = policy.partition("+")
+    kind = TellingEngine if telling else Engine
+    engines = [kind(number, scene.kv_tokens) for number in range(scene.workers)]
+    pools = [
+        Pool([Worker(engine) for engine in engines], POLICIES[name](), Probing(load_interval_s=1.0))
+        for _ in range(scene.gateways)
+    ]
+    for pool in pools:
+        await pool.start()
     result = Result()
     async with asyncio.TaskGroup() as group:
-        for told in workload(requests, rate, chance):
-            group.create_task(converse(pool, told, result, random.Random(told.key)))
+        for told in workload(scene.requests, scene.rate, chance):
+            group.create_task(converse(pools, told, result, random.Random(told.key)))
     seconds = asyncio.get_running_loop().time()
-    await pool.close()
+    for pool in pools:
+        await pool.close()
     cuts = quantiles(result.first_tokens, n=100)
     return {
         "policy": policy,
@@ -202,9 +255,9 @@ async def simulate(
     }
 
 
-def run(policy: str, workers: int, requests: int, rate: float, seed: int = 7) -> dict[str, Any]:
+def run(policy: str, scene: Scene, seed: int = 7) -> dict[str, Any]:
     with asyncio.Runner(loop_factory=Simulated) as runner:
-        return runner.run(simulate(policy, workers, requests, rate, seed))
+        return runner.run(simulate(policy, scene, seed))
 
 
 def main() -> None:
@@ -212,15 +265,20 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--requests", type=int, default=1500)
     parser.add_argument("--rate", type=float, default=14.0, help="requests a second")
-    parser.add_argument("--policy", nargs="+", default=list(POLICIES))
+    parser.add_argument("--policy", nargs="+", default=[*POLICIES, "cache_aware+events"])
     parser.add_argument("--seed", type=int, default=7, help="of the workload")
+    parser.add_argument("--gateways", type=int, default=1, help="each knows what it has sent")
+    parser.add_argument("--kv-tokens", type=int, default=120_000, help="room in a cache")
     options = parser.parse_args()
-    print(f"{options.workers} workers, {options.requests} requests, {options.rate:g}/s")
+    scene = Scene(
+        options.workers, options.requests, options.rate, options.gateways, options.kv_tokens
+    )
+    print(f"{scene}, seed {options.seed}")
     print("| policy | TTFT p50 s | p99 s | mean s | tokens/s | prompt found | busiest/mean |")
     print("|---|---|---|---|---|---|---|")
     for policy in options.policy:
         begun = time.perf_counter()
-        row = run(policy, options.workers, options.requests, options.rate, options.seed)
+        row = run(policy, scene, options.seed)
         print(
             f"| {row['policy']} | {row['p50']:.3f} | {row['p99']:.2f} | {row['mean']:.2f} "
             f"| {row['tokens']:.0f} | {100 * row['found']:.0f} % | {row['uneven']:.2f} |"

@@ -27,11 +27,14 @@ from smg.ids import new_id
 from smg.lab import routes as lab
 from smg.layers import Watched, new_doors, surrounded
 from smg.mcp import routes as mcp
+from smg.mcp.connection import Ties
 from smg.mcp.reload import ConfigReload
-from smg.mcp.request_servers import RequestServer, RequestServers
+from smg.mcp.request_servers import RequestServers
 from smg.mcp.toolbox import Toolbox
+from smg.measuring import sizes_measured
 from smg.places import data_folder, database_url
 from smg.registry import routes as registry
+from smg.registry.roster import Roster
 from smg.registry.workers import Registry, RegistryRules
 from smg.responses import routes as responses
 from smg.responses.approvals import ApprovalRoutes
@@ -40,17 +43,19 @@ from smg.responses.kitchen import Kitchen
 from smg.responses.recovery import Recovery
 from smg.responses.runs import Durability, Runs
 from smg.retention import Retention
+from smg.sampler import Sampler
 from smg.seal import Seal, kept_secret
 from smg.settings import Settings
 from smg.startup import new_limits, new_toolbox, now
 from smg.storage.base import Store
 from smg.storage.database import is_in_memory, sqlite_file
-from smg.storage.file import bytes_on_disk
 from smg.storage.sql import SqlStore
-from smg.telemetry import Telemetry
+from smg.telemetry.calls import TimedServer, Told, label_of, timed
+from smg.telemetry.counters import Telemetry
+from smg.turn import ToolResult
 from smg.web import health
-from smg.web.admission import Doors
 from smg.web.auth import owner_check
+from smg.web.doors import Doors
 from smg.web.errors import on_bad_parameter, on_gateway_error, on_http_error
 from smg.web.offers import ServerPolicy
 from smg.web.tools import McpRequest
@@ -78,20 +83,26 @@ class Gateway:
 class ConfiguredTools:
     """The toolbox as intake sees it: tools, and what the operator says of each server."""
 
-    def __init__(self, toolbox: Toolbox, brought: RequestServers) -> None:
+    def __init__(self, toolbox: Toolbox, brought: RequestServers, told: Told) -> None:
+        """`told` hears of each call."""
         self._toolbox = toolbox
         self._brought = brought
+        self._told = told
         self.tools = toolbox.tools
-        self.call = toolbox.call
+
+    async def call(self, server: str, name: str, arguments: str) -> ToolResult:
+        """Run one call; a failing tool is a result, not an exception."""
+        label = label_of(server, self._toolbox.labels)
+        return await timed(label, self._told, self._toolbox.call(server, name, arguments))
 
     @property
     def default_labels(self) -> Sequence[str]:
         """Servers whose tools are offered without being named."""
         return self._toolbox.default_labels
 
-    async def open(self, server: McpRequest, owner: str) -> RequestServer:
+    async def open(self, server: McpRequest, owner: str) -> TimedServer:
         """Reach a server that a request brings along."""
-        return await self._brought.open(
+        opened = await self._brought.open(
             server.label,
             server.url or "",
             authorization=server.authorization,
@@ -99,6 +110,7 @@ class ConfiguredTools:
             owner=owner,
             path=server.path,
         )
+        return TimedServer(opened, self._told)
 
     @property
     def policies(self) -> Mapping[str, ServerPolicy]:
@@ -143,35 +155,38 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         GatewayError: the database, or a required MCP server, does not answer.
     """
     async with AsyncExitStack() as stack:
-        toolbox = new_toolbox(settings)
         brought = RequestServers(_hosts(settings.allow_request_mcp), now)
         stack.push_async_callback(brought.close)
         telemetry = Telemetry()
         fleet = Fleet(settings, os.environ, now(), telemetry)
         stack.push_async_callback(fleet.close)
-        store = await open_store(settings, telemetry)
-        stack.push_async_callback(store.close)
+        store = await stack.enter_async_context(opened_store(settings, telemetry))
+        toolbox = new_toolbox(
+            settings, Ties(ask=new_sampler(settings, fleet.models), pins=store.pins)
+        )
         stack.push_async_callback(toolbox.close)
-        await asyncio.gather(start_fleet(fleet, settings, store), toolbox.start())
+        roster, _ = await asyncio.gather(start_fleet(fleet, settings, store), toolbox.start())
         await stack.enter_async_context(discovering(settings, fleet, os.environ))
         models = fleet.models
+        tools = ConfiguredTools(toolbox, brought, telemetry.called)
         seal = new_seal(settings)
+        doors = new_doors(settings, telemetry)
         runs = Runs(
             store=store,
-            tools=toolbox,
+            tools=tools,
             seal=seal,
             new_id=new_id,
             now=now,
+            doors=doors,
             durability=new_durability(settings),
             strict=settings.strict_streams,
         )
-        doors = new_doors(settings)
         stack.push_async_callback(
             lambda: runs.close(doors.grace_left(settings.shutdown_grace_seconds))
         )
         kitchen = Kitchen(
             models=models,
-            tools=ConfiguredTools(toolbox, brought),
+            tools=tools,
             store=store,
             limits=new_limits(settings),
             new_id=new_id,
@@ -184,16 +199,18 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         stack.push_async_callback(recovery.close)
         await recovery.start()
         await stack.enter_async_context(Retention(store, settings.retention_days, now))
-        file = Path(settings.mcp_config_path) if settings.mcp_config_path else None
-        reload = ConfigReload(file, os.environ, toolbox)
-        app = new_app(settings, models, toolbox, kitchen, runs)
-        stack.enter_context(surrounded(app, settings, Watched(models, doors), telemetry))
+        config = Path(settings.mcp_config_path) if settings.mcp_config_path else None
+        reload = ConfigReload(config, os.environ, toolbox)
+        app = new_app(settings, models, toolbox, kitchen, runs, doors)
+        await stack.enter_async_context(
+            surrounded(app, settings, Watched(models, doors, runs.states), telemetry)
+        )
         app.include_router(
             mcp.Routes(
                 toolbox=toolbox, reload=reload, owner_of=owner_check(settings.api_key)
             ).router()
         )
-        app.include_router(worker_routes(settings, fleet, store))
+        app.include_router(worker_routes(settings, fleet, roster))
         yield Gateway(
             settings=settings,
             models=models,
@@ -206,8 +223,9 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
         )
 
 
-async def open_store(settings: Settings, telemetry: Telemetry) -> SqlStore:
-    """The store of the settings; how large its file is can be looked at from now on.
+@asynccontextmanager
+async def opened_store(settings: Settings, telemetry: Telemetry) -> AsyncGenerator[SqlStore, None]:
+    """The store of the settings, open and measured for as long as the block lasts.
 
     Raises:
         ConfigError: the URL is wrong, or the database belongs to a newer gateway.
@@ -215,21 +233,31 @@ async def open_store(settings: Settings, telemetry: Telemetry) -> SqlStore:
     """
     url = database_url(settings)
     store = await SqlStore.open(
-        url, synchronous="full" if settings.synchronous == "full" else "normal"
+        url,
+        synchronous="full" if settings.synchronous == "full" else "normal",
+        told=telemetry.stored,
     )
-    if (file := sqlite_file(url)) is not None:
-        telemetry.watch_database(lambda: bytes_on_disk(file))
-    return store
+    try:
+        async with sizes_measured(telemetry, store, sqlite_file(url)):
+            yield store
+    finally:
+        await store.close()
 
 
-async def start_fleet(fleet: Fleet, settings: Settings, store: Store) -> None:
-    """Start the workers of the flags, and those that were added in an earlier run."""
+async def start_fleet(fleet: Fleet, settings: Settings, store: Store) -> Roster | None:
+    """Start the workers of the flags, and those that an earlier run has remembered; where they are.
+
+    Without a roster none are remembered.
+    """
     await fleet.start()
-    if settings.persist_workers:
-        await fleet.take_back(await store.workers.urls())
+    if not settings.persist_workers:
+        return None
+    roster = Roster(store.workers, new_seal(settings))
+    await fleet.take_back(await roster.all())
+    return roster
 
 
-def worker_routes(settings: Settings, fleet: Fleet, store: Store) -> APIRouter:
+def worker_routes(settings: Settings, fleet: Fleet, roster: Roster | None) -> APIRouter:
     """The endpoints that change the fleet.
 
     Raises:
@@ -240,10 +268,15 @@ def worker_routes(settings: Settings, fleet: Fleet, store: Store) -> APIRouter:
     # As long as a response may take: what runs is never cut off.
     rules = RegistryRules(drain_s=settings.response_timeout_secs, processes=settings.processes)
     return registry.Routes(
-        registry=Registry(fleet, rules, store.workers if settings.persist_workers else None),
+        registry=Registry(fleet, rules, roster),
         admin_key=settings.admin_key,
         max_body_bytes=settings.max_body_mib * MIB,
     ).router()
+
+
+def new_sampler(settings: Settings, models: ModelDirectory) -> Sampler:
+    """Who answers the questions of tool servers that may ask."""
+    return Sampler(models=models, limits=new_limits(settings), new_id=new_id, now=now)
 
 
 def new_durability(settings: Settings) -> Durability:
@@ -262,7 +295,12 @@ def is_idempotent(toolbox: Toolbox, label: str, tool: str) -> bool:
 
 
 def new_app(
-    settings: Settings, models: ModelDirectory, toolbox: Toolbox, kitchen: Kitchen, runs: Runs
+    settings: Settings,
+    models: ModelDirectory,
+    toolbox: Toolbox,
+    kitchen: Kitchen,
+    runs: Runs,
+    doors: Doors,
 ) -> FastAPI:
     """The web application over these parts."""
     app = FastAPI(title="smg", version=__version__, docs_url="/docs", redoc_url=None)
@@ -304,7 +342,9 @@ def new_app(
         embeddings.Routes(models=models, owner_of=owner_of, max_body_bytes=max_body).router()
     )
     app.include_router(lab.Routes(owner_of=owner_of, max_body_bytes=max_body).router())
-    app.include_router(health.new_router(models, lambda: store.damage, owner_of))
+    app.include_router(
+        health.new_router(models, lambda: store.damage, doors.closing.is_set, owner_of)
+    )
     app.add_exception_handler(GatewayError, on_gateway_error)
     app.add_exception_handler(RequestValidationError, on_bad_parameter)
     app.add_exception_handler(HTTPException, on_http_error)

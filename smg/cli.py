@@ -15,6 +15,9 @@ from smg.supervisor import leashed, settings_of_child, supervise, take_number
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 2 when it was given something wrong."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # Tool servers are forked and become other programs at once: gRPC need not prepare for it, and
+    # would say in the log that it did not.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     try:
         return _run(words)
     except (ConfigError, GatewayError) as error:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Protocol
 
 from smg.agent.loop import Generate
-from smg.agent.run import Spoken
+from smg.agent.run import Spoken, Start
 from smg.engines.base import EngineInfo
 from smg.engines.embedding import Embedding
 from smg.errors import ConfigError, ModelNotFound
@@ -80,6 +80,10 @@ class Served(Protocol):
         self, texts: Sequence[str | tuple[int, ...]], dimensions: int | None
     ) -> Sequence[Embedding]:
         """A vector for each text."""
+        ...
+
+    def start_of(self, prepared: Any) -> Start:
+        """What a generation will start from, and where."""
         ...
 
     def generate(self, prepared: Any) -> AsyncGenerator[Spoken, None]:

@@ -6,13 +6,18 @@ for the n-th time. Unset, a point costs one comparison. What passes here is not 
 
 import os
 import signal
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
 
 from smg.errors import ConfigError
+
+VARIABLE: Final = "SMG_FAULT"
 
 Point = Literal[
     "order-begun",
     "conversation-locked",
+    "generation-before",
+    "generation-after",
     "calls-before",
     "calls-after",
     "call-before",
@@ -58,13 +63,27 @@ def read_fault(text: str) -> Fault | None:
     for point in POINTS:
         if point == name and passes.isdecimal() and int(passes) > 0:
             return Fault(point, int(passes))
-    raise ConfigError(f"SMG_FAULT: {text!r} is not POINT:N; points are {', '.join(POINTS)}")
+    raise ConfigError(f"{VARIABLE}: {text!r} is not POINT:N; points are {', '.join(POINTS)}")
 
 
-_fault = read_fault(os.environ.get("SMG_FAULT", ""))
+@dataclass
+class _Orders:
+    fault: Fault | None
+
+
+_orders = _Orders(read_fault(os.environ.get(VARIABLE, "")))
+
+
+def order(text: str) -> None:
+    """Let this process die as `point:n` says, instead of what its environment said.
+
+    Raises:
+        ConfigError: as `read_fault`.
+    """
+    _orders.fault = read_fault(text)
 
 
 def reached(point: Point) -> None:
     """Die here, if that was ordered."""
-    if _fault is not None:
-        _fault.meet(point)
+    if _orders.fault is not None:
+        _orders.fault.meet(point)

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from smg.engines.base import Engine
 from smg.settings import Settings
 from smg.workers.breaker import Breaker, BreakerRules
+from smg.workers.health import Thresholds
 from smg.workers.observer import Observer
 from smg.workers.policies.base import Policy, PolicyOptions
 from smg.workers.policies.registry import POLICIES
-from smg.workers.pool import Pool, Probing
+from smg.workers.pool import Pool
 from smg.workers.retries import Retries
-from smg.workers.worker import Thresholds, Worker
+from smg.workers.watch import Probing
+from smg.workers.worker import Worker
 
 
 def new_pool(
@@ -46,7 +48,13 @@ def new_worker(settings: Settings, engine: Engine) -> Worker:
         successes=settings.health_success_threshold,
     )
     alias = engine.address if settings.expose_workers else None
-    return Worker(engine, breaker=Breaker(rules), thresholds=thresholds, alias=alias)
+    return Worker(
+        engine,
+        breaker=Breaker(rules),
+        thresholds=thresholds,
+        alias=alias,
+        divides=settings.dp_aware,
+    )
 
 
 def new_policy(settings: Settings) -> Policy:
@@ -56,6 +64,8 @@ def new_policy(settings: Settings) -> Policy:
             cache_threshold=settings.cache_threshold,
             balance_abs_threshold=settings.balance_abs_threshold,
             balance_rel_threshold=settings.balance_rel_threshold,
+            balance_token_usage_threshold=settings.balance_token_usage_threshold,
+            overload_token_usage_threshold=settings.overload_token_usage_threshold,
             max_tree_size=settings.max_tree_size,
             prefix_token_count=settings.prefix_token_count,
             prefix_hash_load_factor=settings.prefix_hash_load_factor,

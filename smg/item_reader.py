@@ -11,6 +11,7 @@ from typing import Any
 from smg.errors import InvalidRequest
 from smg.item_writer import HOSTED_TYPES, PREFIXES, PRIVATE
 from smg.items import (
+    Block,
     Compaction,
     CustomToolCall,
     CustomToolCallOutput,
@@ -276,7 +277,18 @@ def _read_mcp_call(reader: Reader, item_id: str) -> McpCall:
         error=_read_tool_error(reader.fields.get("error")),
         status=_status(reader) or Status.COMPLETED,
         approval_request_id=reader.optional("approval_request_id"),
+        content=_read_blocks(reader),
     )
+
+
+def _read_blocks(reader: Reader) -> tuple[Block, ...]:
+    """What a tool answered beside text: each block says what it is, and its fields are text."""
+    blocks = reader.objects("content")
+    for block in blocks:
+        if block.text("type") == "image":
+            block.text("data")
+            block.text("mimeType")
+    return tuple(block.fields for block in blocks)
 
 
 def _read_tool_error(error: Any) -> ToolError | None:
@@ -336,6 +348,7 @@ def _read_hosted(reader: Reader, item_id: str) -> Item:
         output=ours.optional("output"),
         error=_read_tool_error(private.get("error")),
         status=_status(reader) or Status.COMPLETED,
+        content=_read_blocks(ours),
     )
 
 

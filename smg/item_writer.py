@@ -6,10 +6,11 @@ Standard library only.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from smg.items import (
+    Block,
     Compaction,
     CustomToolCall,
     CustomToolCallOutput,
@@ -216,7 +217,7 @@ def _mcp_list_tools(item: McpListTools) -> Json:
 
 
 def _mcp_call(item: McpCall) -> Json:
-    return {
+    fields = {
         "id": item.id,
         "type": "mcp_call",
         "server_label": item.server_label,
@@ -227,6 +228,8 @@ def _mcp_call(item: McpCall) -> Json:
         "status": item.status.value,
         "approval_request_id": item.approval_request_id,
     }
+    # Not OpenAI's, so only there when there is something in it.
+    return {**fields, "content": list(item.content)} if item.content else fields
 
 
 def _approval_request(item: McpApprovalRequest) -> Json:
@@ -265,13 +268,14 @@ def _hosted_call(item: HostedCall) -> Json:
         "id": item.id,
         "type": item.type,
         "status": item.status.value,
-        **_HOSTED_FIELDS[item.type](_object(item.arguments), item.output),
+        **_HOSTED_FIELDS[item.type](_object(item.arguments), item),
         PRIVATE: {
             "server_label": item.server_label,
             "name": item.name,
             "arguments": item.arguments,
             "output": item.output,
             "error": None if item.error is None else error_to_json(item.error),
+            "content": list(item.content),
         },
     }
 
@@ -284,8 +288,8 @@ def _object(text: str | None) -> Json:
     return value if isinstance(value, dict) else {}
 
 
-def _web_search_fields(arguments: Json, output: str | None) -> Json:
-    results = _object(output).get("results")
+def _web_search_fields(arguments: Json, item: HostedCall) -> Json:
+    results = _object(item.output).get("results")
     urls = [
         r["url"] for r in results or () if isinstance(r, dict) and isinstance(r.get("url"), str)
     ]
@@ -296,8 +300,8 @@ def _web_search_fields(arguments: Json, output: str | None) -> Json:
     return {"action": action}
 
 
-def _file_search_fields(arguments: Json, output: str | None) -> Json:
-    results = _object(output).get("results")
+def _file_search_fields(arguments: Json, item: HostedCall) -> Json:
+    results = _object(item.output).get("results")
     queries = arguments.get("queries") or [arguments.get("query") or ""]
     return {
         "queries": [str(query) for query in queries],
@@ -305,15 +309,24 @@ def _file_search_fields(arguments: Json, output: str | None) -> Json:
     }
 
 
-def _code_interpreter_fields(arguments: Json, output: str | None) -> Json:
+def _code_interpreter_fields(arguments: Json, item: HostedCall) -> Json:
+    logs = [{"type": "logs", "logs": item.output}]
     return {
         "code": str(arguments.get("code") or ""),
         "container_id": str(arguments.get("container_id") or "mcp"),
-        "outputs": None if output is None else [{"type": "logs", "logs": output}],
+        "outputs": None if item.output is None else [*logs, *_pictures(item.content)],
     }
 
 
-_HOSTED_FIELDS: dict[str, Callable[[Json, str | None], Json]] = {
+def _pictures(content: Iterable[Block]) -> list[Json]:
+    return [
+        {"type": "image", "url": f"data:{block['mimeType']};base64,{block['data']}"}
+        for block in content
+        if block["type"] == "image"
+    ]
+
+
+_HOSTED_FIELDS: dict[str, Callable[[Json, HostedCall], Json]] = {
     "web_search_call": _web_search_fields,
     "file_search_call": _file_search_fields,
     "code_interpreter_call": _code_interpreter_fields,

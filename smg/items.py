@@ -174,6 +174,10 @@ class ToolError:
     code: int | None = None
 
 
+Block = Mapping[str, Any]
+"""What a tool answered beside text, as MCP writes it: a picture, a sound, a resource, a link."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McpCall:
     """A call this gateway answers itself."""
@@ -186,6 +190,8 @@ class McpCall:
     error: ToolError | None = None
     status: Status = Status.COMPLETED
     approval_request_id: str | None = None
+    content: tuple[Block, ...] = ()
+    """What the output only names; models are not shown it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +230,8 @@ class HostedCall:
     output: str | None = None
     error: ToolError | None = None
     status: Status = Status.COMPLETED
+    content: tuple[Block, ...] = ()
+    """What the output only names; models are not shown it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from smg.agent.loop import Generate
-from smg.agent.run import Spoken
+from smg.agent.run import Spoken, Start
 from smg.decode import Decoder
 from smg.engines.base import EngineInfo, Finish, PromptTokens
 from smg.engines.embedding import Embedding, check_text
@@ -174,6 +174,11 @@ class ServedModel:
         """The name of the worker that a generation will be tried on first, and why."""
         place = self.pool.plan(prepared.tokens)
         return (place.worker.alias, place.reason) if place else None
+
+    def start_of(self, prepared: Prepared) -> Start:
+        """What a generation will start from, and where."""
+        place = self.pool.plan(prepared.tokens)
+        return Start(prepared.tokens.digest, place.worker.alias if place else "")
 
     def worker_of(self, turn_id: str) -> str | None:
         """The name of the worker of a turn's last generation."""

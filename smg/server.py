@@ -1,12 +1,17 @@
 """A gateway on a listening socket, from start to graceful end."""
 
+import asyncio
 import logging
+import math
+import signal
 import socket
+import time
 from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from smg.app import MIB, Gateway, gateway
 from smg.mcp.reload import reloading_at_hangup
@@ -16,6 +21,9 @@ from smg.settings import Settings
 from smg.sockets import bind
 
 log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.1
+"""How often it is looked at whether a second signal has come; uvicorn's own measure."""
 
 Started = Callable[[Gateway, str], None]  # Told once the gateway listens, with its base URL.
 
@@ -44,7 +52,7 @@ def new_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         lifespan="off",
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_seconds)),
         server_header=False,
-        ws="websockets-sansio",
+        ws=_WebSockets,
         ws_max_size=settings.max_body_mib * MIB,
         # Events are small and many: compressing each costs more than it saves.
         ws_per_message_deflate=False,
@@ -64,26 +72,50 @@ async def listen(
         if started is not None:
             started(running, base_url)
 
-    await _Server(config, on_started, running.doors.close).serve(sockets=[listening])
+    await _Server(config, running, on_started).serve(sockets=[listening])
+
+
+class _WebSockets(WebSocketsSansIOProtocol):
+    """uvicorn's WebSockets, which are closed at shutdown by who talks over them, not before."""
+
+    def shutdown(self) -> None:
+        if not self.handshake_complete or self.close_sent:
+            super().shutdown()
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server, which tells when it listens, and leaves the process alive at its end."""
 
     def __init__(
-        self,
-        config: uvicorn.Config,
-        on_started: Callable[[], None],
-        on_exit: Callable[[], None],
+        self, config: uvicorn.Config, running: Gateway, on_started: Callable[[], None]
     ) -> None:
         super().__init__(config)
+        self._doors = running.doors
+        self._grace_s = running.settings.shutdown_grace_seconds
+        self._settle_s = running.settings.drain_settle_secs
         self._on_started = on_started
-        self._on_exit = on_exit
+        self._told = 0
+        """The first signal that told it to stop."""
+        self._loop = asyncio.get_running_loop()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuse new work, let load balancers notice, then hang up; all within the grace."""
+        self._doors.close()
+        if self._told == signal.SIGTERM:  # Nobody who presses ^C has a load balancer.
+            await self._settle()
+        left_s = self._doors.grace_left(self._grace_s)
+        self.config.timeout_graceful_shutdown = max(1, math.ceil(left_s))
+        await super().shutdown(sockets)
+
+    async def _settle(self) -> None:
+        until = time.monotonic() + min(self._settle_s, self._grace_s / 2)
+        while time.monotonic() < until and not self.force_exit:  # noqa: ASYNC110 - a mere attribute
+            await asyncio.sleep(TICK_SECONDS)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
         """Stop; a second signal stops at once.
@@ -91,7 +123,9 @@ class _Server(uvicorn.Server):
         uvicorn's own would raise the signal again when it has stopped, which ends the process
         before the responses, the tool servers and the database behind it are closed.
         """
-        self._on_exit()
+        # Not here: a signal comes between any two steps of whoever is at the doors.
+        self._loop.call_soon_threadsafe(self._doors.close)
+        self._told = self._told or sig
         self.force_exit = self.should_exit
         self.should_exit = True
 

@@ -100,11 +100,40 @@ class Settings:
         metavar="N",
         least=0,
     )
+    model_max_concurrent_requests: int = option(
+        0, "Server", "as --max-concurrent-requests, for each model", least=0
+    )
+    model_limit: tuple[str, ...] = option(
+        (),
+        "Server",
+        "as --model-max-concurrent-requests, for one model; 0: no limit",
+        metavar="NAME=N",
+    )
+    model_rate_limit_tokens_per_second: float = option(
+        0.0,
+        "Server",
+        "as --rate-limit-tokens-per-second, for each model",
+        metavar="N",
+        least=0,
+    )
+    background_queue_size: int = option(
+        1000, "Server", "responses in the background that may wait for their turn", least=0
+    )
+    key_max_websockets: int = option(
+        0, "Server", "WebSockets open at once, for each API key; 0: no limit", least=0
+    )
     processes: int = option(
         1, "Server", "gateways on this port, each a process of its own with the same flags", least=1
     )
     shutdown_grace_seconds: float = option(
         30.0, "Server", "time running responses have to end at shutdown", least=0
+    )
+    drain_settle_secs: float = option(
+        1.0,
+        "Server",
+        "part of that time after SIGTERM in which connections are still accepted and told so, for "
+        "load balancers to notice that /readiness is 503",
+        least=0,
     )
 
     worker_urls: tuple[str, ...] = option(
@@ -167,6 +196,17 @@ class Settings:
         "how a worker is chosen",
         choices=POLICIES,
     )
+    model_policy: tuple[str, ...] = option(
+        (),
+        "Workers",
+        "another --policy for the workers of one model",
+        metavar="MODEL=POLICY",
+    )
+    dp_aware: bool = option(
+        False,
+        "Workers",
+        "treat each data-parallel rank of a worker as a worker of its own, named URL@rank",
+    )
     cache_threshold: float = option(
         0.3,
         "Workers",
@@ -180,6 +220,22 @@ class Settings:
     )
     balance_rel_threshold: float = option(
         1.5, "Workers", "cache_aware: ... and so many times as many", metavar="TIMES", least=1
+    )
+    balance_token_usage_threshold: float = option(
+        1.0,
+        "Workers",
+        "cache_aware: load decides once one KV cache is so much fuller than another; 1: never",
+        metavar="PART",
+        least=0,
+        most=1,
+    )
+    overload_token_usage_threshold: float = option(
+        1.0,
+        "Workers",
+        "cache_aware: load decides once a KV cache is so full; 1: never",
+        metavar="PART",
+        least=0,
+        most=1,
     )
     max_tree_size: int = option(
         16_777_216, "Workers", "cache_aware: tokens of prompts remembered, 4 bytes each", least=1

@@ -21,6 +21,7 @@ from smg.engines.transport import Tls
 from smg.errors import ConfigError, EngineError
 from smg.ids import new_id
 from smg.mcp.config import load
+from smg.mcp.connection import Ties
 from smg.mcp.toolbox import Toolbox
 from smg.model import ServedModel
 from smg.parsers.registry import (
@@ -214,12 +215,12 @@ def _special_tokens(config: Mapping[str, Any]) -> list[str]:
     return [str(entry.get("content")) for entry in added.values() if isinstance(entry, Mapping)]
 
 
-def new_toolbox(settings: Settings) -> Toolbox:
+def new_toolbox(settings: Settings, ties: Ties) -> Toolbox:
     """The MCP servers of the configuration file."""
     check_file(settings.mcp_config_path, "mcp_config_path")
     if settings.mcp_config_path is None:
-        return Toolbox((), now)
-    return Toolbox(load(Path(settings.mcp_config_path), os.environ).servers, now)
+        return Toolbox((), now, ties)
+    return Toolbox(load(Path(settings.mcp_config_path), os.environ).servers, now, ties)
 
 
 def now() -> int:

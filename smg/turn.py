@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from smg.items import Item, McpCall, ToolError
+from smg.items import Block, Item, McpCall, ToolError
 
 NewId = Callable[[str], str]  # "msg" -> "msg_..."; tests count.
 Now = Callable[[], int]  # Unix seconds; tests stand still.
@@ -172,6 +172,8 @@ class ToolResult:
 
     output: str | None = None
     error: ToolError | None = None
+    content: tuple[Block, ...] = ()
+    """What the output only names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,4 +25,4 @@ async def one_event_loop(anyio_backend: str) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let golden transcripts be written anew; the diff is the review."""
-    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden/*/*.sse")
+    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden")

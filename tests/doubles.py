@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from smg.agent.loop import Generate
-from smg.agent.run import Spoken
+from smg.agent.run import Spoken, Start
 from smg.engines.base import Finish
 from smg.events import Event, Usage
 from smg.items import Item
@@ -83,6 +83,9 @@ class FakeModel:
         self.steps.append(step)
         self.outputs.append(tuple(output))
         return f"prompt {step.number}"
+
+    def start_of(self, prepared: Any) -> Start:
+        return Start(prompt_hash=f"hash of {prepared}", worker="w1")
 
     async def generate(self, prepared: Any) -> AsyncGenerator[Spoken, None]:
         self.prepared.append(prepared)

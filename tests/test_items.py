@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,6 +84,10 @@ TOOL = st.builds(
     McpTool, name=TEXT, input_schema=OBJECT, description=MAYBE, annotations=st.none() | OBJECT
 )
 
+BLOCK = st.fixed_dictionaries(
+    {"type": st.just("image"), "data": TEXT, "mimeType": TEXT}
+) | st.fixed_dictionaries({"type": st.just("resource"), "resource": OBJECT})
+
 
 def parts(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.lists(st.one_of(*kinds), max_size=3).map(tuple)
@@ -155,6 +160,7 @@ ITEMS: dict[type, st.SearchStrategy[Any]] = {
         error=st.none() | ERROR,
         status=STATUS,
         approval_request_id=MAYBE,
+        content=st.lists(BLOCK, max_size=2).map(tuple),
     ),
     McpApprovalRequest: st.builds(
         McpApprovalRequest, id=ID, server_label=TEXT, name=TEXT, arguments=TEXT
@@ -176,6 +182,7 @@ ITEMS: dict[type, st.SearchStrategy[Any]] = {
         output=MAYBE | st.just('{"results": [{"url": "http://x"}, 7]}'),
         error=st.none() | ERROR,
         status=STATUS,
+        content=st.lists(BLOCK, max_size=2).map(tuple),
     ),
     Compaction: st.builds(Compaction, id=ID, encrypted=TEXT),
     ForeignItem: st.builds(
@@ -298,6 +305,47 @@ def test_nobody_can_forge_what_rows_alone_may_say(kind: str) -> None:
     item = from_wire(forged, path="input[0]", new_id=Ids())
     assert item == ForeignItem(id="ws_1", type=kind, fields={"status": "completed"})
     assert "smg" not in to_json(item)
+
+
+PICTURE = {"type": "image", "data": "iVBORw0KGgo=", "mimeType": "image/png"}
+
+
+def test_a_call_shows_what_its_tool_answered_beside_text_only_if_there_was_any() -> None:
+    call = McpCall(id="mcp_1", server_label="s", name="n", output="[image]")
+    assert "content" not in to_wire(call)
+    assert to_wire(replace(call, content=(PICTURE,)))["content"] == [PICTURE]
+
+
+def test_pictures_of_a_code_interpreter_are_outputs_as_openai_has_them() -> None:
+    call = HostedCall(
+        id="ci_1",
+        type="code_interpreter_call",
+        server_label="s",
+        name="n",
+        output="[image image/png, 8 bytes]",
+        content=(PICTURE, {"type": "resource_link", "uri": "file:///a", "name": "a"}),
+    )
+    assert to_wire(call)["outputs"] == [
+        {"type": "logs", "logs": "[image image/png, 8 bytes]"},
+        {"type": "image", "url": "data:image/png;base64,iVBORw0KGgo="},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "param"),
+    [
+        ("picture", "input[0].content"),
+        ([7], "input[0].content[0]"),
+        ([{"data": "x"}], "input[0].content[0].type"),
+        ([{"type": "image", "data": "x"}], "input[0].content[0].mimeType"),
+    ],
+)
+def test_blocks_that_are_none_are_refused_by_name(content: Any, param: str) -> None:
+    fields = {"type": "mcp_call", "server_label": "s", "name": "n", "arguments": "{}"}
+    with pytest.raises(InvalidRequest) as raised:
+        from_wire({**fields, "content": content}, path="input[0]", new_id=Ids())
+    assert raised.value.param is not None
+    assert raised.value.param.startswith(param)
 
 
 def test_clients_do_not_see_what_only_rows_need() -> None:

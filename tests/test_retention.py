@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from smg.app import open_store
+from smg.app import opened_store
 from smg.errors import NotFound
 from smg.retention import DAY_SECONDS, Pace, Retention, forget
 from smg.settings import Settings
 from smg.storage.records import ResponseRecord
 from smg.storage.sql import SqlStore
-from smg.telemetry import Telemetry
+from smg.telemetry.counters import Telemetry
 from tests.contracts.store import ANN, response
 
 QUICK = Pace(first_seconds=0, every_seconds=0.01, pause_seconds=0, rows=3, pages=20)
@@ -86,25 +86,23 @@ async def test_a_backlog_of_many_steps_goes_at_once_and_the_file_shrinks(tmp_pat
 async def test_the_size_of_the_file_is_among_the_metrics(tmp_path: Path) -> None:
     telemetry = Telemetry()
     path = tmp_path / "smg.db"
-    store = await open_store(Settings(database_url=f"sqlite:///{path}"), telemetry)
 
-    def size() -> float | None:
-        return telemetry.registry.get_sample_value("smg_database_bytes")
+    def size(part: str = "file", name: str = "smg_database_bytes") -> float:
+        value = telemetry.registry.get_sample_value(name, {"part": part})
+        return -1 if value is None else float(value)
 
-    before = size()
-    assert before is not None
-    assert before > 10 * 4096
-    await store.responses.save(response("a"))
-    assert (size() or 0) > before
-    await store.close()
-    assert size() == await asyncio.to_thread(os.path.getsize, path)
+    async with opened_store(Settings(database_url=f"sqlite:///{path}"), telemetry) as store:
+        assert size() + size("wal") > 10 * 4096
+        before = size("wal")
+        await store.responses.save(response("a"))
+        assert size("wal") > before
+    assert (size(), size("wal")) == (await asyncio.to_thread(os.path.getsize, path), 0)
 
 
 async def test_a_database_in_memory_has_no_size(tmp_path: Path) -> None:
     telemetry = Telemetry()
-    store = await open_store(Settings(database_url="sqlite:///:memory:"), telemetry)
-    await store.close()
-    assert telemetry.registry.get_sample_value("smg_database_bytes") is None
+    async with opened_store(Settings(database_url="sqlite:///:memory:"), telemetry):
+        assert telemetry.registry.get_sample_value("smg_database_bytes", {"part": "file"}) is None
 
 
 async def test_the_background_sweep_comes_again_and_again(tmp_path: Path) -> None:

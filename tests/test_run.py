@@ -1,13 +1,13 @@
 """Taking a turn to its end: what is waited for, in which order things are published."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from smg.agent.loop import Action, AgentLoop, CallTools, Generate, Progress
-from smg.agent.run import Crew, Journal, NoJournal, Spoken, run_turn
+from smg.agent.loop import AgentLoop, Generate, Progress
+from smg.agent.run import Crew, Journal, NoJournal, Spoken, Start, run_turn
 from smg.engines.base import Finish
 from smg.errors import (
     ContextLengthExceeded,
@@ -243,8 +243,12 @@ class Diary:
         self.entries: list[str] = []
         self._refuse = refuse
 
-    async def before(self, action: Action, progress: Progress) -> None:
-        self._write(action, f"{type(action).__name__} after {len(progress.items)} items")
+    async def generating(self, step: Generate, start: Callable[[], Start]) -> None:
+        told = start()
+        self._write(step, f"generation {step.number} from {told.prompt_hash} on {told.worker}")
+
+    async def calling(self, progress: Progress) -> None:
+        self._write(progress, f"calls after {len(progress.items)} items")
 
     async def answered(self, call: Item) -> None:
         self._write(call, f"answered {call.id}")
@@ -260,15 +264,15 @@ async def test_each_step_is_in_the_journal_before_it_is_taken() -> None:
     journal = Diary()
     await run(model, FakeTools(RESULTS), journal=journal)
     assert journal.entries == [
-        "Generate after 0 items",
-        "CallTools after 1 items",
+        "generation 0 from hash of prompt 0 on w1",
+        "calls after 1 items",
         "answered mcp_1",
-        "Generate after 1 items",
+        "generation 1 from hash of prompt 1 on w1",
     ]
 
 
 @pytest.mark.parametrize(
-    ("refused", "spoken", "called"), [(Generate, 0, 0), (CallTools, 1, 0), (McpCall, 1, 1)]
+    ("refused", "spoken", "called"), [(Generate, 0, 0), (Progress, 1, 0), (McpCall, 1, 1)]
 )
 async def test_what_the_journal_does_not_take_is_not_done(
     refused: type, spoken: int, called: int

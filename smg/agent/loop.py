@@ -338,7 +338,13 @@ class AgentLoop:
     def _settle(self, item_id: str, result: ToolResult) -> ItemFinished:
         index, call = self._pending.pop(item_id)
         status = Status.COMPLETED if result.error is None else Status.FAILED
-        done = replace(call, output=result.output, error=result.error, status=status)
+        done = replace(
+            call,
+            output=result.output,
+            error=result.error,
+            status=status,
+            content=result.content,
+        )
         self._items[index] = done
         return ItemFinished(index, done)
 

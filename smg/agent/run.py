@@ -8,9 +8,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
-from smg.agent.loop import Action, AgentLoop, CallTools, Generate, Progress, Stop
+from smg.agent.loop import AgentLoop, CallTools, Generate, Progress, Stop
 from smg.engines.base import Finish
 from smg.errors import EngineError, RequestError, TurnTimeout
 from smg.events import Event, ItemFinished, Usage
@@ -30,6 +31,16 @@ class Spoken:
     usage: Usage = Usage()
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a generation starts from, as far as it is worth remembering."""
+
+    prompt_hash: str = ""
+    """SHA-256 of what the model reads; equal prompts have equal hashes. Empty: it reads nothing."""
+    worker: str = ""
+    """The name of the worker that is tried first; empty: none is up."""
+
+
 class Model(Protocol):
     """Whatever can go on with a conversation."""
 
@@ -39,6 +50,10 @@ class Model(Protocol):
         Raises:
             RequestError: the conversation does not fit, or cannot be put to this model.
         """
+        ...
+
+    def start_of(self, prepared: Any) -> Start:
+        """What a generation will start from, and where."""
         ...
 
     def generate(self, prepared: Any) -> AsyncGenerator[Spoken, None]:
@@ -61,8 +76,12 @@ class Tools(Protocol):
 class Journal(Protocol):
     """Whatever remembers how far a turn has come; each returns when it is safe."""
 
-    async def before(self, action: Action, progress: Progress) -> None:
-        """Remember what is about to be done, and everything so far."""
+    async def generating(self, step: Generate, start: Callable[[], Start]) -> None:
+        """Remember that the model is about to be asked; `start` tells, when asked, with what."""
+        ...
+
+    async def calling(self, progress: Progress) -> None:
+        """Remember everything so far, the calls that are about to be made among it."""
         ...
 
     async def answered(self, call: Item) -> None:
@@ -73,7 +92,10 @@ class Journal(Protocol):
 class NoJournal:
     """For turns that end with their process."""
 
-    async def before(self, action: Action, progress: Progress) -> None:
+    async def generating(self, step: Generate, start: Callable[[], Start]) -> None:
+        """Forget it."""
+
+    async def calling(self, progress: Progress) -> None:
         """Forget it."""
 
     async def answered(self, call: Item) -> None:
@@ -111,11 +133,11 @@ async def _run(loop: AgentLoop, turn: Turn, crew: Crew, first: Any) -> None:
             case Generate() as step:
                 prepared = first or await crew.model.prepare(turn, loop.output, step)
                 first = None
-                await crew.journal.before(step, loop.progress)
+                await crew.journal.generating(step, partial(crew.model.start_of, prepared))
                 await _generate(loop, crew, prepared)
-            case CallTools(calls) as step:
+            case CallTools(calls):
                 first = None  # Made before these calls, which a person has just allowed.
-                await crew.journal.before(step, loop.progress)
+                await crew.journal.calling(loop.progress)
                 await _call_tools(loop, crew, calls)
             case Stop():
                 return

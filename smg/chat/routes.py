@@ -13,6 +13,7 @@ from smg.chat.schema import ChatRequest
 from smg.choices import Choice, Choices
 from smg.events import Event, TurnFinished
 from smg.turn import Limits, NewId, Now
+from smg.web.admission import admitted
 from smg.web.auth import OwnerOf
 from smg.web.body import body_of, disconnected, read_body
 from smg.web.placing import Placed
@@ -39,8 +40,9 @@ class Routes:
 
     async def create(self, request: Request) -> Response:
         """Create a chat completion."""
-        self.owner_of(request)
+        owner = self.owner_of(request)
         body = await read_body(request, ChatRequest, self.max_body_bytes)
+        await admitted(request, owner, self.models.find(body.model).name)
         order = await accept(body, self.models, self.limits, self.new_id, self.now)
         choices = [Choice(order.turn, order.first)] * order.choices
         running = Choices(order.model, self.tools, self.new_id, choices)

@@ -13,6 +13,7 @@ from smg.completions.render import TextRenderer, completion, usage_frame
 from smg.completions.schema import CompletionRequest
 from smg.events import TurnFinished
 from smg.turn import Limits, NewId, Now
+from smg.web.admission import admitted
 from smg.web.auth import OwnerOf
 from smg.web.body import body_of, disconnected, read_body
 from smg.web.sse import event_stream
@@ -38,8 +39,9 @@ class Routes:
 
     async def create(self, request: Request) -> Response:
         """Go on with a text."""
-        self.owner_of(request)
+        owner = self.owner_of(request)
         body = await read_body(request, CompletionRequest, self.max_body_bytes)
+        await admitted(request, owner, self.models.find(body.model).name)
         order = await accept(body, self.models, self.limits, self.new_id, self.now)
         choices = [
             Choice(order.turn, start.first) for start in order.starts for _ in range(order.each)

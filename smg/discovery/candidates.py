@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
+from smg.discovery.named import Description, Named
 from smg.engines.base import Engine, EngineInfo
 from smg.engines.registry import Connection, connect
 from smg.engines.remote import RemoteEngine
 from smg.errors import ConfigError, EngineError
 from smg.settings import Settings
+from smg.startup import now
 from smg.upstream.engine import HttpEngine
 
 HTTP: Final = ("http", "https")
@@ -33,6 +35,9 @@ class Candidate(Protocol):
 
     url: str
     speaks_http: bool
+    description: Description
+    since: int
+    """When it was named, or told to go; in Unix seconds."""
 
     @property
     def address(self) -> str:
@@ -59,6 +64,8 @@ class GrpcCandidate:
 
     def __init__(self, url: str, engine: RemoteEngine) -> None:
         self.url = url
+        self.description = Description()
+        self.since = now()
         self._engine = engine
         self._is_released = False
 
@@ -90,6 +97,8 @@ class HttpCandidate:
 
     def __init__(self, url: str, api_key: str | None, connection: Connection) -> None:
         self.url = url
+        self.description = Description()
+        self.since = now()
         self._api_key = api_key
         self._connection = connection
         self._scout = HttpEngine(url, api_key=api_key, timeouts=connection.timeouts)
@@ -107,6 +116,11 @@ class HttpCandidate:
         return tuple(
             Known(engine=self._engine(info.model), info=info, speaks_http=True) for info in infos
         )
+
+    def use_key(self, api_key: str) -> None:
+        """Have another key from now on; engines that are known already have to be told too."""
+        self._api_key = api_key
+        self._scout.use_key(api_key)
 
     async def close(self) -> None:
         """Give up the connection by which it was asked."""
@@ -153,6 +167,18 @@ def new_candidate(
         key = (keys or {}).get(url, settings.worker_api_key)
         return HttpCandidate(url, key, connection)
     return GrpcCandidate(url, connect(url, settings.backend, connection))
+
+
+def admitted(settings: Settings, connection: Connection, worker: Named) -> Candidate:
+    """The one of a worker that is named while the gateway runs.
+
+    Raises:
+        ConfigError: the URL is wrong.
+    """
+    keys = {} if worker.api_key is None else {worker.url: worker.api_key}
+    candidate = new_candidate(settings, connection, worker.url, keys)
+    candidate.description = worker.description
+    return candidate
 
 
 def is_http(url: str) -> bool:

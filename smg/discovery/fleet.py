@@ -14,18 +14,22 @@ from smg.directory import ModelDirectory, Served
 from smg.discovery.candidates import (
     Candidate,
     GrpcCandidate,
+    HttpCandidate,
     Known,
-    new_candidate,
+    admitted,
     new_candidates,
 )
 from smg.discovery.departures import Departures
 from smg.discovery.groups import Group, check_told, grouped, main_group, read_aliases, settings_of
 from smg.discovery.halves import check_engines, is_split, new_halves
+from smg.discovery.named import Named
+from smg.discovery.policies import read_policies, warn_of_strangers, with_policy
 from smg.errors import ConfigError, Conflict, EngineError
 from smg.fleet import new_pool, new_worker
 from smg.ids import new_id
 from smg.settings import Settings, flag_of
-from smg.startup import load_model, new_connection
+from smg.startup import load_model, new_connection, now
+from smg.upstream.engine import HttpEngine
 from smg.upstream.model import UpstreamModel
 from smg.workers.observer import Observer
 from smg.workers.pd import PdPool
@@ -56,6 +60,7 @@ class Fleet:
             ConfigError: a flag about workers or models is wrong.
         """
         self._settings = settings
+        self._policies = read_policies(settings)
         self._created_at = created_at
         self._observer = observer
         self._connection = connection = new_connection(settings)
@@ -97,6 +102,7 @@ class Fleet:
             late = await self._start_unseen(late)
         if not late:
             self.models.check_aliases()
+        warn_of_strangers(self._policies, self.models)
         for candidate in late:
             self._begin_asking(candidate)
 
@@ -149,7 +155,7 @@ class Fleet:
                 "--model-path names that of grpc:// workers"
             )
         workers = [new_worker(self._settings, candidate.release()) for candidate in unseen]
-        pool = await self._new_pool(self._settings, workers)
+        pool = await self._new_pool(self._settings, self._settings.model_path, workers)
         self.models.add(await load_model(self._settings, pool, self._created_at, None))
         return [candidate for candidate in late if candidate not in unseen]
 
@@ -158,7 +164,8 @@ class Fleet:
     async def _add(self, group: Group) -> None:
         """Serve one more model."""
         settings = settings_of(self._settings, group, self._main)
-        pool = await self._new_pool(settings, [self._worker(member) for member in group.members])
+        workers = [self._worker(member) for member in group.members]
+        pool = await self._new_pool(settings, group.model, workers)
         try:
             self.models.add(await self._model(settings, group, pool))
         except BaseException:  # Cancelling included: nobody else knows this pool.
@@ -170,8 +177,9 @@ class Fleet:
             self._pools.remove(pool)
             await pool.close()
 
-    async def _new_pool(self, settings: Settings, workers: Sequence[Worker]) -> Pool:
-        pool = new_pool(settings, workers, self._observer)
+    async def _new_pool(self, settings: Settings, model: str, workers: Sequence[Worker]) -> Pool:
+        names = (settings.served_model_name, model)
+        pool = new_pool(with_policy(settings, self._policies, names), workers, self._observer)
         self._pools.append(pool)
         await pool.start()
         return pool
@@ -208,27 +216,34 @@ class Fleet:
         """Why a worker that answers cannot be used, if that is so."""
         return self._failures.get(address)
 
-    async def add(self, url: str) -> Candidate:
+    async def add(self, worker: Named) -> Candidate:
         """Take in one more worker; it joins in the background, once it answers.
 
         Raises:
             ConfigError: the URL is wrong, or the fleet is one model in two halves.
             Conflict: there is a worker at this address.
         """
-        candidate = await self._admit(url)
+        candidate = await self._admit(worker)
         self._begin_asking(candidate)
         return candidate
 
-    async def take_back(self, urls: Sequence[str]) -> None:
+    def use_key(self, candidate: HttpCandidate, api_key: str) -> None:
+        """Send a worker another key from now on."""
+        candidate.use_key(api_key)
+        for seat in self.departures.seats(candidate.address):
+            if isinstance(seat.worker.engine, HttpEngine):
+                seat.worker.engine.use_key(api_key)
+
+    async def take_back(self, workers: Sequence[Named]) -> None:
         """Take in the workers of an earlier run: now if they answer at once, else when they do."""
         candidates = []
-        for url in urls:
+        for worker in workers:
             try:
-                candidates.append(await self._admit(url))
+                candidates.append(await self._admit(worker))
             except Conflict:
-                log.debug("Worker %s of an earlier run is also named by a flag", url)
+                log.debug("Worker %s of an earlier run is also named by a flag", worker.url)
             except ConfigError as error:
-                log.warning("Worker %s of an earlier run cannot be used: %s", url, error)
+                log.warning("Worker %s of an earlier run cannot be used: %s", worker.url, error)
         answers = await asyncio.gather(*map(_asked, candidates))
         for candidate, answer in zip(candidates, answers, strict=True):
             if answer is None:
@@ -240,17 +255,20 @@ class Fleet:
         """Send a worker nothing more; it goes when it is idle, or when the time is over."""
         if not self.departures.is_leaving(candidate.address):
             self.departures.retire(candidate.address)
+            candidate.since = now()
             leaving = asyncio.create_task(self._leave(candidate, grace_s))
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
 
-    async def _admit(self, url: str) -> Candidate:
+    async def _admit(self, worker: Named) -> Candidate:
         if self._halves is not None:
             raise ConfigError("--prefill, --decode: their workers are as the flags say")
-        candidate = new_candidate(self._settings, self._connection, url)
+        candidate = admitted(self._settings, self._connection, worker)
         if any(candidate.address == other.address for other in self._candidates):
             await candidate.close()
-            raise Conflict(f"There is a worker at {url} already.", code="WORKER_ALREADY_EXISTS")
+            raise Conflict(
+                f"There is a worker at {worker.url} already.", code="WORKER_ALREADY_EXISTS"
+            )
         self._candidates.append(candidate)
         return candidate
 
@@ -262,7 +280,8 @@ class Fleet:
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
             self.departures.retire(address)
-        await self.departures.leave(address, grace_s)
+        if not await self.departures.leave(address, grace_s):
+            return  # It stays.
         await candidate.close()
         self._candidates.remove(candidate)
         self._failures.pop(address, None)

@@ -30,6 +30,9 @@ def is_split(settings: Settings) -> bool:
         raise ConfigError(
             "--service-discovery: cannot be used together with --prefill and --decode"
         )
+    if settings.dp_aware:
+        # A decode worker would have to be told which rank has read the prompt.
+        raise ConfigError("--dp-aware: cannot be used together with --prefill and --decode")
     if settings.worker_urls:
         raise ConfigError("--worker-urls: cannot be used together with --prefill and --decode")
     return True

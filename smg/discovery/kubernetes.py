@@ -1,55 +1,32 @@
 """Pods of a Kubernetes cluster to workers: those with the right labels that are ready.
 
-The cluster's API says which pods there are; worker URLs are added and removed. It must not know
-what a worker is. Needs the package `kubernetes` (the extra `k8s`), and only when it is used.
+The cluster says which pods there are; worker URLs are added and removed. It must not know what a
+worker is, nor how the cluster is asked.
 """
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
 
 from smg.discovery.candidates import Candidate
+from smg.discovery.cluster import GONE, SLACK_S, ClusterError, Json, PodApi, connect
 from smg.discovery.fleet import Fleet
-from smg.errors import ConfigError, Conflict
+from smg.discovery.named import Description, Named
+from smg.discovery.pods import Pod, Wanted, read_pod, read_wanted
+from smg.errors import Conflict
 from smg.settings import Settings
 
 log = logging.getLogger(__name__)
-
-PORTS: Final = "smg.ai/worker-ports"
-"""The annotation that says a pod's ports, with commas between them."""
 
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 30.0
 STEADY_S = 5.0
 """A watch that lasted so long has worked: the next pause is a short one again."""
-RELIST_S = 60
 RETRY_S = 1.0
-SLACK_S = 15.0
-"""How much later than asked for the server may end a watch."""
-LIST_TIMEOUT_S = 30.0
-LARGEST_PORT = 65535
-GONE = 410
-IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
-
-Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Which pods are workers, and where."""
-
-    selector: str
-    port: int
-    grace_s: float
-    """How long the worker of a pod that goes may take to end what it runs."""
-    namespace: str | None = None
-    relist_s: int = RELIST_S
-    """Longest time that a missed event can stay unnoticed."""
+FORBIDDEN = 403
 
 
 @asynccontextmanager
@@ -65,8 +42,9 @@ async def discovering(
     if wanted is None:
         yield
         return
-    api = await _new_api(environment)
-    following = asyncio.create_task(PodDiscovery(api, wanted, fleet).run())
+    api = await connect(environment)
+    pods = PodApi(api, wanted.selector, wanted.namespace)
+    following = asyncio.create_task(PodDiscovery(pods, wanted, fleet).run())
     try:
         yield
     finally:
@@ -75,73 +53,24 @@ async def discovering(
         await api.api_client.close()
 
 
-def read_wanted(settings: Settings) -> Wanted | None:
-    """Which pods the settings want; `None`: there is no discovery.
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A worker, and the pod that it is in."""
 
-    Raises:
-        ConfigError: the selector is missing, wrong, or without use.
-    """
-    if not settings.service_discovery:
-        if settings.selector:
-            raise ConfigError("--selector: needs --service-discovery")
-        return None
-    if not settings.selector:
-        raise ConfigError("--service-discovery: --selector must say which pods are workers")
-    for label in settings.selector:
-        key, equals, _ = label.partition("=")
-        if not key or not equals or "," in label:
-            raise ConfigError(f"--selector: expected LABEL=VALUE, got {label!r}")
-    return Wanted(
-        selector=",".join(settings.selector),
-        port=settings.service_discovery_port,
-        grace_s=settings.response_timeout_secs,  # Nothing is cut off by us: no response is longer.
-        namespace=settings.service_discovery_namespace,
-    )
-
-
-def worker_urls(pod: Json, port: int) -> frozenset[str]:
-    """Where a pod's workers are; none while it is not ready, or is about to end."""
-    metadata, status = pod["metadata"], pod.get("status") or {}
-    address = status.get("podIP")
-    if metadata.get("deletionTimestamp") or not address or not _is_ready(status):
-        return frozenset()
-    said = (metadata.get("annotations") or {}).get(PORTS)
-    try:
-        ports = [port] if said is None else _ports(said)
-    except ValueError:
-        log.warning("Pod %s is left out: %s is %r", _name(pod), PORTS, said)
-        return frozenset()
-    host = f"[{address}]" if ":" in address else address
-    return frozenset(f"grpc://{host}:{port}" for port in ports)
-
-
-def _is_ready(status: Json) -> bool:
-    conditions = {entry["type"]: entry["status"] for entry in status.get("conditions") or ()}
-    return status.get("phase") == "Running" and conditions.get("Ready") == "True"
-
-
-def _ports(said: str) -> Sequence[int]:
-    ports = [int(text) for text in said.split(",")]
-    if not all(0 < port <= LARGEST_PORT for port in ports):
-        raise ValueError(said)
-    return ports
-
-
-def _name(pod: Json) -> str:
-    metadata = pod["metadata"]
-    return f"{metadata.get('namespace', '')}/{metadata.get('name', '')}"
+    pod: str
+    candidate: Candidate
 
 
 class PodDiscovery:
     """Pods as they come and go."""
 
-    def __init__(self, api: Any, wanted: Wanted, fleet: Fleet) -> None:
-        """`api` is the client's CoreV1Api."""
+    def __init__(self, api: PodApi, wanted: Wanted, fleet: Fleet) -> None:
         self._api = api
         self._wanted = wanted
         self._fleet = fleet
-        self._pods: dict[str, frozenset[str]] = {}
-        self._joined: dict[str, Candidate] = {}
+        self._pods: dict[str, Pod] = {}
+        self._members: dict[str, Member] = {}
+        self._leaving: dict[str, Member] = {}
         self._applying = asyncio.Lock()
 
     async def run(self) -> None:
@@ -154,7 +83,7 @@ class PodDiscovery:
             group.create_task(self._retry_for_ever())
 
     async def _retry_for_ever(self) -> None:
-        """Take back workers that were still on their way out when their pods were ready again."""
+        """Take in workers at whose address another one was still on its way out."""
         while True:
             await asyncio.sleep(RETRY_S)
             await self._apply()
@@ -173,99 +102,76 @@ class PodDiscovery:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _tell(self, error: Exception) -> None:
-        if getattr(error, "status", None) == GONE:
+        status = error.status if isinstance(error, ClusterError) else None
+        if status == GONE:
             log.info("Kubernetes: the watch is too old; pods are listed again")
-        else:
-            reason = f"{type(error).__name__}: {error}".strip()
-            log.warning("Kubernetes does not tell of pods, trying again: %s", reason)
+            return
+        reason = str(error) if status else f"{type(error).__name__}: {error}"
+        advice = ""
+        if status == FORBIDDEN:
+            namespace = self._wanted.namespace
+            where = f"in the namespace {namespace}" if namespace else "of all namespaces"
+            advice = f" (the gateway's account needs list and watch for pods {where})"
+        log.warning("Kubernetes does not tell of pods, trying again: %s%s", reason, advice)
 
     async def _list(self) -> str:
         """Take over the pods as they are; the version of the list."""
-        from kubernetes.aio.client import ApiException  # noqa: PLC0415 - an extra
-
-        question, names = self._question()
-        ask = getattr(self._api, f"{question.__name__}_without_preload_content")
-        response = await ask(**names, _request_timeout=LIST_TIMEOUT_S)
-        body = await response.text()
-        if response.status != 200:
-            raise ApiException(status=response.status, reason=body)
-        listing: Json = json.loads(body)
-        self._pods = {_key(pod): self._urls(pod) for pod in listing.get("items") or ()}
+        pods, version = await self._api.list()
+        found = [read_pod(pod, self._wanted.port) for pod in pods]
+        self._pods = {pod.uid: pod for pod in found}
         await self._apply()
-        version: str = listing["metadata"]["resourceVersion"]
         return version
 
     async def _watch(self, version: str) -> None:
         """Follow the pods from this version on, until it is time to list them again."""
-        from kubernetes.aio.watch import Watch  # noqa: PLC0415 - an extra
-
-        question, names = self._question()
-        wait_s = self._wanted.relist_s
-        async with asyncio.timeout(wait_s + SLACK_S), Watch("object") as watch:
-            events = watch.stream(
-                question, **names, resource_version=version, timeout_seconds=wait_s
-            )
-            async for event in events:
-                await self._follow(event["type"], event["raw_object"])
+        seconds = self._wanted.relist_s
+        async with (
+            asyncio.timeout(seconds + SLACK_S),
+            aclosing(self._api.watch(version, seconds)) as events,
+        ):
+            async for kind, pod in events:
+                await self._follow(kind, pod)
 
     async def _follow(self, kind: str, pod: Json) -> None:
         if kind == "DELETED":
-            self._pods.pop(_key(pod), None)
+            self._pods.pop(pod["metadata"]["uid"], None)
         elif kind in {"ADDED", "MODIFIED"}:
-            self._pods[_key(pod)] = self._urls(pod)
+            found = read_pod(pod, self._wanted.port)
+            self._pods[found.uid] = found
         await self._apply()
-
-    def _question(self) -> tuple[Any, Json]:
-        names: Json = {"label_selector": self._wanted.selector}
-        if self._wanted.namespace is None:
-            return self._api.list_pod_for_all_namespaces, names
-        return self._api.list_namespaced_pod, {**names, "namespace": self._wanted.namespace}
-
-    def _urls(self, pod: Json) -> frozenset[str]:
-        return worker_urls(pod, self._wanted.port)
 
     async def _apply(self) -> None:
         """Let come who is new, and go who is gone."""
         async with self._applying:
-            await self._apply_now()
+            pods = {url: pod for pod in self._pods.values() for url in pod.urls}
+            for url, member in list(self._members.items()):
+                # An address of a pod that is gone may be given to another one.
+                if url not in pods or pods[url].uid != member.pod:
+                    self._let_go(url)
+            for url in sorted(pods.keys() - self._members.keys()):
+                await self._let_come(url, pods[url])
+            there = self._fleet.candidates
+            self._leaving = {u: m for u, m in self._leaving.items() if m.candidate in there}
 
-    async def _apply_now(self) -> None:
-        urls: frozenset[str] = frozenset().union(*self._pods.values())
-        for url in self._joined.keys() - urls:
-            candidate = self._joined.pop(url)
-            if candidate in self._fleet.candidates:  # An administrator may have removed it.
-                log.info("Worker %s leaves: its pod is gone, or not ready", url)
-                self._fleet.remove(candidate, self._wanted.grace_s)
-        for url in sorted(urls - self._joined.keys()):
-            try:
-                self._joined[url] = await self._fleet.add(url)
-            except Conflict:  # It is on its way out, or is there by a flag: tried again soon.
-                log.debug("Worker %s is known already", url)
-            else:
-                log.info("Worker %s comes: its pod is ready", url)
+    def _let_go(self, url: str) -> None:
+        member = self._members.pop(url)
+        if member.candidate in self._fleet.candidates:  # An administrator may have removed it.
+            log.info("Worker %s leaves: its pod is gone, or not ready", url)
+            self._fleet.remove(member.candidate, self._wanted.grace_s)
+            self._leaving[url] = member
 
-
-def _key(pod: Json) -> str:
-    uid: str = pod["metadata"]["uid"]
-    return uid
-
-
-async def _new_api(environment: Mapping[str, str]) -> Any:
-    """The cluster's API: the one we run in, else the one that KUBECONFIG names."""
-    try:
-        from kubernetes.aio import client, config  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise ConfigError("--service-discovery: needs pip install 'smg[k8s]'") from error
-    configuration = client.Configuration()
-    try:
-        if IN_CLUSTER in environment:
-            config.load_incluster_config(client_configuration=configuration)
+    async def _let_come(self, url: str, pod: Pod) -> None:
+        left = self._leaving.get(url)
+        departures = self._fleet.departures
+        if left and left.pod == pod.uid and departures.keep(left.candidate.address):
+            log.info("Worker %s stays: its pod is ready again", url)
+            self._members[url] = self._leaving.pop(url)
+            return
+        try:
+            named = Named(url=url, description=Description(labels=pod.labels))
+            candidate = await self._fleet.add(named)
+        except Conflict:  # It is on its way out, or is there by a flag: tried again soon.
+            log.debug("Worker %s is known already", url)
         else:
-            await config.load_kube_config(
-                config_file=environment.get("KUBECONFIG"),
-                client_configuration=configuration,
-                persist_config=False,
-            )
-    except config.ConfigException as error:
-        raise ConfigError(f"--service-discovery: where is the cluster? {error}") from error
-    return client.CoreV1Api(client.ApiClient(configuration))
+            log.info("Worker %s comes: its pod is ready", url)
+            self._members[url] = Member(pod.uid, candidate)

@@ -13,6 +13,7 @@ from smg.embeddings.intake import EmbeddingsOrder, Models, accept
 from smg.embeddings.schema import EmbeddingsRequest
 from smg.engines.embedding import Embedding
 from smg.errors import ContextLengthExceeded
+from smg.web.admission import admitted
 from smg.web.auth import OwnerOf
 from smg.web.body import body_of, read_body
 
@@ -33,9 +34,10 @@ class Routes:
 
     async def create(self, request: Request) -> JSONResponse:
         """Make a vector of each text."""
-        self.owner_of(request)
+        owner = self.owner_of(request)
         body = await read_body(request, EmbeddingsRequest, self.max_body_bytes)
         order = accept(body, self.models)
+        await admitted(request, owner, order.model.name)
         try:
             made = await order.model.embed(order.texts, order.dimensions)
         except ContextLengthExceeded as error:

@@ -4,9 +4,11 @@ Adapters turn `PromptTokens` into one engine's request and its stream into `Engi
 hold *new* ids only. They hold no gRPC object: a `Transport` moves the bytes.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from array import array
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any, Protocol
 
 from smg.events import Usage
@@ -59,6 +61,14 @@ class PromptTokens:
     """For a leg of a generation that is split into prefill and decode."""
     streams: bool = True
     """Whether the output is wanted as it is made; a prefill leg's is not wanted at all."""
+    rank: int | None = None
+    """Which of a worker's data-parallel ranks is meant; `None`: the worker chooses."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the model reads: equal prompts have equal digests."""
+        read = array("I", self.ids).tobytes() if self.ids else self.text.encode(errors="replace")
+        return sha256(read).hexdigest()
 
 
 @dataclass(slots=True)
@@ -109,7 +119,7 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLoad:
-    """How busy a worker is; sums over its ranks."""
+    """How busy a worker is: sums over its ranks, or one rank of it."""
 
     running: int = 0
     waiting: int = 0
@@ -117,6 +127,8 @@ class EngineLoad:
     """Part of the KV cache in use, 0 to 1."""
     version: str = ""
     """The engine's, where it is told with the load."""
+    ranks: Mapping[int, "EngineLoad"] = field(default_factory=dict)
+    """Each rank's own, where the engine tells them apart."""
 
 
 class Transport(Protocol):

@@ -35,6 +35,8 @@ class Dialect(Protocol):
     """Whether it matches stop strings itself. Where it does not, they are not sent."""
     load_method: str | None
     """The method that says how busy it is; `None`: it does not say."""
+    kv_method: str | None
+    """The method that tells what its KV cache goes through; `None`: it has none."""
 
     def generate_request(
         self, request_id: str, prompt: PromptTokens, info: EngineInfo, max_tokens: int | None

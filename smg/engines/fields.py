@@ -69,9 +69,23 @@ def said(details: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ranks_load(loads: Sequence[Any]) -> EngineLoad:
-    """The load of all ranks: requests summed, KV use averaged."""
+    """The load of all ranks, and that of each."""
+    return summed({load.dp_rank: _rank_load(load) for load in loads})
+
+
+def summed(ranks: Mapping[int, EngineLoad]) -> EngineLoad:
+    """The load of ranks together: requests summed, KV use averaged."""
     return EngineLoad(
-        running=sum(rank.num_running_reqs for rank in loads),
-        waiting=sum(rank.num_waiting_reqs for rank in loads),
-        token_usage=sum(rank.token_usage for rank in loads) / max(1, len(loads)),
+        running=sum(rank.running for rank in ranks.values()),
+        waiting=sum(rank.waiting for rank in ranks.values()),
+        token_usage=sum(rank.token_usage for rank in ranks.values()) / max(1, len(ranks)),
+        ranks=ranks,
+    )
+
+
+def _rank_load(load: Any) -> EngineLoad:
+    return EngineLoad(
+        running=load.num_running_reqs,
+        waiting=load.num_waiting_reqs,
+        token_usage=load.token_usage,
     )

@@ -21,6 +21,7 @@ class MlxDialect:
     service = "mlx.grpc.engine.MlxEngine"
     supports_stop = False
     load_method: str | None = "GetServerInfo"
+    kv_method: str | None = None
 
     def generate_request(
         self, request_id: str, prompt: PromptTokens, info: EngineInfo, max_tokens: int | None

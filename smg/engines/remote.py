@@ -7,7 +7,7 @@ In go prompts, out come chunks. It joins a `Transport` (how bytes travel) with a
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from smg.engines.deadline import Deadline
 from smg.engines.dialect import Dialect, StreamReader
 from smg.engines.embedding import Embedding, embed_request, read_embedding
 from smg.engines.guards import check_prompt
+from smg.engines.kv import KvBatch, NoKvEvents, read_batches, subscribe_request
 from smg.engines.status import WrongEngine
 from smg.errors import EngineError, WorkerTimeout, WorkerUnavailable
 
@@ -106,6 +107,22 @@ class RemoteEngine:
         if dialect.load_method is None:
             raise EngineError(f"Worker {self.address}: {dialect.name} does not report its load")
         return dialect.read_load(await self._call(dialect, dialect.load_method))
+
+    async def kv_events(self) -> AsyncGenerator[KvBatch, None]:
+        """What the worker's KV cache goes through, for as long as both live.
+
+        Raises:
+            NoKvEvents: it does not tell.
+            EngineError: the stream is lost, and with it what was told.
+        """
+        dialect, _ = await self._learn()
+        if dialect.kv_method is None:
+            raise NoKvEvents(f"Worker {self.address}: {dialect.name} does not tell of its cache")
+        path = f"/{dialect.service}/{dialect.kv_method}"
+        messages = self._transport.stream(path, subscribe_request())
+        async with aclosing(read_batches(messages)) as batches:
+            async for batch in batches:
+                yield batch
 
     async def embed(self, request_id: str, ids: Sequence[int]) -> Embedding:
         """The vector of a text.

@@ -31,6 +31,7 @@ class SglangDialect:
     service = "sglang.grpc.scheduler.SglangScheduler"
     supports_stop = False  # It refuses stop strings when it runs without a tokenizer.
     load_method: str | None = "GetLoads"
+    kv_method: str | None = "SubscribeKvEvents"
 
     def generate_request(
         self, request_id: str, prompt: PromptTokens, info: EngineInfo, max_tokens: int | None
@@ -46,6 +47,7 @@ class SglangDialect:
             logprob_start_len=-1,
             top_logprobs_num=count or 0,
             stream=True,
+            data_parallel_rank=prompt.rank,
         )
         if isinstance(prompt.transfer, Bootstrap):
             request.disaggregated_params.CopyFrom(
@@ -136,5 +138,6 @@ def _details(arguments: dict[str, Any], told: pb.GetServerInfoResponse) -> dict[
             "disaggregation_mode": arguments.get("disaggregation_mode"),
             "max_running_requests": int(arguments.get("max_running_requests") or 0),
             "max_total_num_tokens": told.max_total_num_tokens,
+            "block_size": int(arguments.get("page_size") or 0),
         }
     )

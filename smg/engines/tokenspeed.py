@@ -37,6 +37,7 @@ class TokenspeedDialect:
     service = "tokenspeed.grpc.scheduler.TokenSpeedScheduler"
     supports_stop = True
     load_method: str | None = "GetLoads"
+    kv_method: str | None = "SubscribeKvEvents"
 
     def generate_request(
         self, request_id: str, prompt: PromptTokens, info: EngineInfo, max_tokens: int | None
@@ -52,6 +53,7 @@ class TokenspeedDialect:
             logprob_start_len=-1,
             top_logprobs_num=count or 0,
             stream=True,
+            data_parallel_rank=prompt.rank,
         )
         return request.SerializeToString()
 
@@ -134,5 +136,6 @@ def _details(arguments: dict[str, Any], told: pb.GetServerInfoResponse) -> dict[
             "max_running_requests": int(arguments.get("max_running_requests") or 0),
             "max_total_num_tokens": told.max_total_num_tokens,
             "constrained_decoding": told.constrained_decoding,
+            "block_size": int(arguments.get("page_size") or 0),
         }
     )

@@ -31,6 +31,7 @@ class TrtllmDialect:
     service = "trtllm.TrtllmService"
     supports_stop = True
     load_method: str | None = None
+    kv_method: str | None = "SubscribeKvEvents"
 
     def generate_request(
         self, request_id: str, prompt: PromptTokens, info: EngineInfo, max_tokens: int | None

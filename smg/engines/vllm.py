@@ -40,6 +40,7 @@ class VllmDialect:
     service = "vllm.grpc.engine.VllmEngine"
     supports_stop = True
     load_method: str | None = "GetLoads"
+    kv_method: str | None = "SubscribeKvEvents"
 
     def generate_request(
         self, request_id: str, prompt: PromptTokens, info: EngineInfo, max_tokens: int | None
@@ -51,6 +52,7 @@ class VllmDialect:
             tokenized=pb.TokenizedInput(input_ids=prompt.ids),
             sampling_params=_sampling(prompt.sampling, prompt.constraint, max_tokens),
             stream=prompt.streams,
+            data_parallel_rank=prompt.rank,
         )
         if isinstance(prompt.transfer, Relay):
             request.kv_transfer_params_json = prompt.transfer.params

@@ -17,11 +17,10 @@ from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST
 
 from smg.errors import ToolServerError
 from smg.mcp.breaker import Attempt, Tripped
-from smg.mcp.connection import KeptConnection, Live
+from smg.mcp.connection import NO_TIES, KeptConnection, Live, Ties
 from smg.mcp.definitions import Catalog
 from smg.mcp.results import failure, read_result
 from smg.mcp.spec import ServerSpec
-from smg.mcp.transports import Connect, open_streams
 from smg.turn import Now, ToolResult
 
 _log = logging.getLogger(__name__)
@@ -47,8 +46,8 @@ class ServerConnection(KeptConnection):
     Calls run in their callers' tasks, as many at once as the description allows.
     """
 
-    def __init__(self, spec: ServerSpec, now: Now, connect: Connect = open_streams) -> None:
-        super().__init__(spec, now, connect)
+    def __init__(self, spec: ServerSpec, now: Now, ties: Ties = NO_TIES) -> None:
+        super().__init__(spec, now, ties)
         self.running = 0
         """Calls under way, those that wait for their turn too."""
         self.progress: float | None = None
@@ -63,13 +62,22 @@ class ServerConnection(KeptConnection):
         return self._breaker.state
 
     @property
+    def questions(self) -> int:
+        """Questions of the server that the gateway's model has answered."""
+        return self._questions.answered
+
+    @property
     def blocked(self) -> str | None:
         """Why nothing of the server may be used, though it may be there."""
         return self._pins.blocked
 
-    def approve(self) -> None:
-        """Agree to the tools as they are now."""
-        self.catalog = self._pins.approve()
+    async def approve(self) -> None:
+        """Agree to the tools as they are now.
+
+        Raises:
+            StorageError: that cannot be kept.
+        """
+        self.catalog = await self._pins.approve()
 
     async def tools(self) -> Catalog:
         """The server's tools, as they are now.
@@ -117,7 +125,8 @@ class ServerConnection(KeptConnection):
     async def _timed(self, call: _Call, seconds: float) -> ToolResult:
         with anyio.move_on_after(seconds):
             async with self._slots:
-                return await self._call(call)
+                with self._questions.during_call():
+                    return await self._call(call)
         if not call.sent:
             if self._live is None:
                 call.attempt.succeeded = False

@@ -21,7 +21,8 @@ from smg.errors import ToolServerError
 from smg.mcp.breaker import Breaker
 from smg.mcp.definitions import Catalog, clean_text
 from smg.mcp.listing import follow_changes, list_tools
-from smg.mcp.pins import Pins
+from smg.mcp.pins import Pins, PinsInMemory, PinStore
+from smg.mcp.sampling import Ask, Questions
 from smg.mcp.spec import ServerSpec
 from smg.mcp.transports import Connect, Traces, open_streams
 from smg.turn import Now
@@ -45,6 +46,20 @@ class State(StrEnum):
     DOWN = "down"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ties:
+    """What connections have to do with besides their servers."""
+
+    connect: Connect = open_streams
+    ask: Ask | None = None
+    """Who answers servers that may ask the model; `None`: nobody."""
+    pins: PinStore | None = None
+    """Who keeps which tools were agreed to; `None`: each connection, for as long as it lives."""
+
+
+NO_TIES = Ties()
+
+
 @dataclass(slots=True)
 class Live:
     """A connection while it holds."""
@@ -59,7 +74,7 @@ class KeptConnection:
     One task of its own enters and leaves the SDK's contexts, which may not change hands.
     """
 
-    def __init__(self, spec: ServerSpec, now: Now, connect: Connect = open_streams) -> None:
+    def __init__(self, spec: ServerSpec, now: Now, ties: Ties = NO_TIES) -> None:
         self.spec = spec
         self.state = State.CONNECTING
         self.error: str | None = None
@@ -68,9 +83,10 @@ class KeptConnection:
         self.catalog = Catalog()
         """The tools that may be offered, as last seen."""
         self._now = now
-        self._connect = connect
+        self._connect = ties.connect
         self._breaker = Breaker(spec.breaker)
-        self._pins = Pins(spec.on_change)
+        self._pins = Pins(spec, ties.pins or PinsInMemory(), now)
+        self._questions = Questions(spec, ties.ask)
         self._task: asyncio.Task[None] | None = None
         self._scope = anyio.CancelScope()
         self._closing = asyncio.Event()
@@ -142,7 +158,7 @@ class KeptConnection:
         with anyio.CancelScope(deadline=deadline) as self._scope:
             async with self._new_client(traces) as client:
                 live = Live(client, traces)
-                self._found(await list_tools(client))
+                await self._found(await list_tools(client))
                 self._scope.deadline = math.inf
                 self._come_up(live)
                 came_up = True
@@ -165,6 +181,7 @@ class KeptConnection:
         return Client(
             self._connect(self.spec, traces),
             message_handler=heard,
+            sampling_callback=self._questions.callback,
             client_info=Implementation(name="smg", version=__version__),
             mode="legacy" if self._legacy else "auto",
             cache=None,
@@ -183,16 +200,18 @@ class KeptConnection:
             await live.traces.changed.wait()
             live.traces.changed.clear()
             with anyio.fail_after(self.spec.connect_timeout_s):
-                self._found(await list_tools(live.client))
+                await self._found(await list_tools(live.client))
 
-    def _found(self, catalog: Catalog) -> None:
-        before, self.catalog = self.catalog, self._pins.see(catalog)
+    async def _found(self, catalog: Catalog) -> None:
+        look = await self._pins.see(catalog)
+        before, self.catalog = self.catalog, look.offered
         if self.catalog == before:
             return
         for line in self.catalog.left_out:
             _log.warning("MCP server %s: left out %s", self.spec.label, line)
-        if before.digest and before.digest != catalog.digest:
-            _log.warning("MCP server %s: its tools changed", self.spec.label)
+        if look.changed or (before.digest and before.digest != catalog.digest):
+            names = ", ".join(look.changed) or "as they were approved again"
+            _log.warning("MCP server %s: its tools changed: %s", self.spec.label, names)
 
     def _come_up(self, live: Live) -> None:
         self._live = live

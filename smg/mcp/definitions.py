@@ -8,7 +8,7 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mcp.types import Tool
@@ -35,6 +35,8 @@ class Catalog:
     """One line for each tool that is not offered: name and reason."""
     digest: str = ""
     """SHA-256 of the definitions as the server gave them, in any order."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """The same of each tool that may be offered, by its name."""
 
 
 def read_tools(listed: Sequence[Tool]) -> Catalog:
@@ -50,7 +52,13 @@ def read_tools(listed: Sequence[Tool]) -> Catalog:
     if len(listed) > MAX_TOOLS:
         left_out.append(f"{len(listed) - MAX_TOOLS} tools: more than {MAX_TOOLS} in one server")
     kept = [tool for tool in listed[:MAX_TOOLS] if tool.name in tools]
-    return Catalog(tuple(tools.values()), tuple(left_out), _digest(kept))
+    dumps = {tool.name: _dump(tool) for tool in sorted(kept, key=lambda tool: tool.name)}
+    return Catalog(
+        tuple(tools.values()),
+        tuple(left_out),
+        _digest(list(dumps.values())),
+        {name: _digest(dump) for name, dump in dumps.items()},
+    )
 
 
 def clean_text(text: str) -> str:
@@ -136,11 +144,11 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def _digest(tools: Iterable[Tool]) -> str:
+def _dump(tool: Tool) -> Any:
     fields = {"name", "title", "description", "input_schema", "output_schema", "annotations"}
-    dumps = [
-        tool.model_dump(by_alias=True, mode="json", exclude_none=True, include=fields)
-        for tool in sorted(tools, key=lambda tool: tool.name)
-    ]
-    canonical = json.dumps(dumps, sort_keys=True, separators=(",", ":"))
+    return tool.model_dump(by_alias=True, mode="json", exclude_none=True, include=fields)
+
+
+def _digest(value: Any) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from smg.errors import ConfigError
+from smg.errors import ConfigError, StorageError
 from smg.mcp.config import load
 from smg.mcp.toolbox import Reloaded, Toolbox
 
@@ -31,6 +31,7 @@ class ConfigReload:
 
         Raises:
             ConfigError: there is no file, or it has mistakes; nothing has changed.
+            StorageError: the servers are the new ones, but their tools could not be approved.
         """
         if self._path is None:
             raise ConfigError("the gateway was started without --mcp-config-path")
@@ -51,6 +52,8 @@ def reloading_at_hangup(reload: ConfigReload) -> Generator[None, None, None]:
             await reload()
         except ConfigError as error:
             _log.error("MCP servers stay as they are: %s", error)
+        except StorageError as error:
+            _log.error("MCP servers are the new ones, but not approved: %s", error)
 
     def heard() -> None:
         task = asyncio.create_task(read_again())

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from smg.errors import GatewayError, InvalidRequest, RateLimited, ToolServerError
 from smg.items import McpTool
 from smg.mcp.client import ServerConnection
+from smg.mcp.connection import Ties
 from smg.mcp.egress import EgressTransport, Resolve, look_up
 from smg.mcp.hosts import AllowedHosts
 from smg.mcp.results import failure, read_arguments
@@ -188,7 +189,9 @@ class RequestServers:
         if len(self._pooled) >= self._limits.capacity:
             self._make_room()
         connect = partial(open_streams, wire=self._guarded)
-        pooled = self._pooled[key] = _Pooled(ServerConnection(spec, self._now, connect))
+        # Nobody answers their questions: a stranger's server does not use our model.
+        ties = Ties(connect=connect)
+        pooled = self._pooled[key] = _Pooled(ServerConnection(spec, self._now, ties))
         pooled.connection.start()
         return pooled
 

@@ -1,11 +1,13 @@
 """What a tool answered, to the text a model reads; and what a model wrote, to a tool's arguments.
 
-Nothing is lost without a word: pictures, sounds and files are named, what is cut is marked.
+Nothing is lost without a word: pictures, sounds and files are named in the text and kept beside
+it, what is cut is marked.
 Pure functions; nothing here waits.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from mcp.types import (
@@ -21,8 +23,11 @@ from mcp.types import (
     TextResourceContents,
 )
 
-from smg.items import ToolError
+from smg.items import Block, ToolError
 from smg.turn import ToolResult
+
+_NOT_KEPT = ", not kept: too large"
+_META: dict[str, Any] = {"meta": True, "resource": {"meta": True}}
 
 
 def read_arguments(text: str) -> dict[str, Any] | ToolResult:
@@ -63,12 +68,27 @@ def failure(message: str, *, code: int | None = None) -> ToolResult:
 
 
 def read_result(result: CallToolResult, max_bytes: int) -> ToolResult:
-    """A tool's answer as text; an answer that says it is an error is one."""
-    text = truncate(_text(result), max_bytes)
+    """A tool's answer: text for a model, and what is no text beside it; all within the limit.
+
+    The text comes first. A block that does not fit beside it any more is named and marked in it.
+    An answer that says it is an error is one.
+    """
+    told = [_told(block) for block in result.content]
+    structured = _structured(result, told)
+    room = max_bytes - len("\n".join([*(block.shown() for block in told), *structured]).encode())
+    lines, content = list[str](), list[Block]()
+    for block in told:
+        kept = block.size <= max(room, 0)
+        lines.append(block.shown() if kept else block.shown(_NOT_KEPT))
+        if kept and block.form is not None:
+            content.append(block.form)
+            room -= block.size
+    text = truncate("\n".join([*lines, *structured]), max_bytes)
     if result.is_error:
         kind = "mcp_tool_execution_error"
-        return ToolResult(error=ToolError(kind=kind, message=text or "The tool failed"))
-    return ToolResult(output=text)
+        error = ToolError(kind=kind, message=text or "The tool failed")
+        return ToolResult(error=error, content=tuple(content))
+    return ToolResult(output=text, content=tuple(content))
 
 
 def truncate(text: str, max_bytes: int) -> str:
@@ -80,33 +100,59 @@ def truncate(text: str, max_bytes: int) -> str:
     return f"{shown}... [truncated: {len(shown.encode())} of {len(encoded)} bytes shown]"
 
 
-def _text(result: CallToolResult) -> str:
-    texts = [_block_text(block) for block in result.content]
-    structured = result.structured_content
-    if structured is not None and not _says(texts, structured):
-        texts.append(json.dumps(structured, ensure_ascii=False))
-    return "\n".join(texts)
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """One block of an answer."""
+
+    text: str = ""
+    label: str = ""
+    """Names what is no plain text."""
+    form: Block | None = None
+    """The block as it is kept; plain text is kept as text only."""
+    size: int = 0
+    """How many bytes it takes to keep it."""
+
+    def shown(self, mark: str = "") -> str:
+        """What a model reads of it."""
+        if not self.label:
+            return self.text
+        return f"[{self.label}{mark}]" + (f"\n{self.text}" if self.text else "")
 
 
-def _block_text(block: ContentBlock) -> str:
+def _told(block: ContentBlock) -> _Told:
     match block:
         case TextContent():
-            return block.text
-        case ImageContent():
-            return f"[image {block.mime_type}, {_size(block.data)} bytes]"
-        case AudioContent():
-            return f"[audio {block.mime_type}, {_size(block.data)} bytes]"
+            return _Told(block.text)
+        case ImageContent() | AudioContent():
+            label = f"{block.type} {block.mime_type}, {_size(block.data)} bytes"
+            return _labelled(block, label)
         case ResourceLink():
-            return f"[resource {block.uri}, {block.title or block.name}]"
+            return _labelled(block, f"resource {block.uri}, {block.title or block.name}")
         case EmbeddedResource():
-            return _resource_text(block.resource)
+            return _embedded(block, block.resource)
 
 
-def _resource_text(resource: TextResourceContents | BlobResourceContents) -> str:
+def _embedded(
+    block: EmbeddedResource, resource: TextResourceContents | BlobResourceContents
+) -> _Told:
     if isinstance(resource, TextResourceContents):
-        return resource.text
+        return _labelled(block, f"resource {resource.uri}", resource.text)
     kind = resource.mime_type or "application/octet-stream"
-    return f"[resource {resource.uri}, {kind}, {_size(resource.blob)} bytes]"
+    return _labelled(block, f"resource {resource.uri}, {kind}, {_size(resource.blob)} bytes")
+
+
+def _labelled(block: ContentBlock, label: str, text: str = "") -> _Told:
+    # What servers write for themselves (_meta) is nobody's content.
+    form = block.model_dump(by_alias=True, mode="json", exclude_none=True, exclude=_META)
+    return _Told(text, label, form, len(json.dumps(form, ensure_ascii=False).encode()))
+
+
+def _structured(result: CallToolResult, told: Sequence[_Told]) -> list[str]:
+    """Structured content as JSON, unless the blocks say the same."""
+    structured = result.structured_content
+    if structured is None or _says([block.text or block.label for block in told], structured):
+        return []
+    return [json.dumps(structured, ensure_ascii=False)]
 
 
 def _size(base64: str) -> int:

@@ -5,6 +5,8 @@ connections and the toolbox. Secrets are wrapped, so that no log line or traceba
 Standard library only.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -111,6 +113,20 @@ class BreakerLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingLimits:
+    """How much a server may ask of the gateway's own model (smg.mcp.sampling)."""
+
+    model: str | None = None
+    """Who answers where the server's hints name no model served here; `None`: the first."""
+    max_tokens: int = 1024
+    """For one answer, whatever the server asks for."""
+    max_requests: int = 4
+    """For one call of a tool."""
+    timeout_s: float = 30.0
+    """For one answer; the call's own deadline goes on meanwhile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSpec:
     """One tool server: where it is, what of it is offered, and how long anybody waits for it."""
 
@@ -143,6 +159,8 @@ class ServerSpec:
     builtin_tool: str | None = None
     """The one of them that does, by the name under which it is offered; `None`: all."""
     breaker: BreakerLimits = BreakerLimits()
+    sampling: SamplingLimits | None = None
+    """What it may ask of the gateway's model; `None`: nothing."""
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
     """Further texts that messages about this server must not show."""
 
@@ -150,6 +168,21 @@ class ServerSpec:
     def address(self) -> str:
         """Where the server is, fit to be shown."""
         return self.redact(self.transport.address)
+
+    @property
+    def identity(self) -> str:
+        """What tells this server from another one under the same label; nothing can be read of it.
+
+        The command, its arguments and folder, or the URL without user part and query. Secrets are
+        left out: a key that is renewed makes no other server.
+        """
+        match self.transport:
+            case Command(program=program, args=args, cwd=cwd):
+                parts = [program, *args, cwd or ""]
+            case Endpoint(protocol=protocol):
+                parts = [protocol, self.transport.address]
+        known = json.dumps([self.redact(part) for part in parts])
+        return hashlib.sha256(known.encode()).hexdigest()
 
     def redact(self, text: str) -> str:
         """The text with every secret of this server replaced by `***`."""

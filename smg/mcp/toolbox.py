@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from smg.errors import ToolServerError
 from smg.items import McpTool
 from smg.mcp.client import Progress, ServerConnection
-from smg.mcp.connection import State
+from smg.mcp.connection import NO_TIES, State, Ties
 from smg.mcp.results import failure, read_arguments
 from smg.mcp.spec import ServerSpec
-from smg.mcp.transports import Connect, open_streams
 from smg.turn import Now, ToolResult
 
 
@@ -45,6 +44,8 @@ class ServerStatus:
     """Calls under way."""
     progress: float | None
     """How much was done of the call that last told it, from 0 to 1."""
+    questions: int
+    """Questions to the model that were answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +61,10 @@ class Reloaded:
 class Toolbox:
     """The configured servers, connected from `start` to `close`."""
 
-    def __init__(
-        self, specs: Iterable[ServerSpec], now: Now, connect: Connect = open_streams
-    ) -> None:
+    def __init__(self, specs: Iterable[ServerSpec], now: Now, ties: Ties = NO_TIES) -> None:
         self._now = now
-        self._connect = connect
-        self._connections = {spec.label: ServerConnection(spec, now, connect) for spec in specs}
+        self._ties = ties
+        self._connections = {spec.label: ServerConnection(spec, now, ties) for spec in specs}
         self._retired: dict[ServerConnection, asyncio.Task[None]] = {}
 
     @property
@@ -117,8 +116,11 @@ class Toolbox:
     async def reload(self, specs: Iterable[ServerSpec]) -> Reloaded:
         """Go over to a new configuration, without a pause for what is not changed by it.
 
-        Servers that are gone or changed end their calls under way first. Tools that were held back
-        on those that stay are approved. Returns when each new server is there, or has had its time.
+        Servers that are gone or changed end their calls under way first. Tools are approved as
+        they are now. Returns when each new server is there, or has had its time.
+
+        Raises:
+            StorageError: the configuration is the new one, but what was approved cannot be kept.
         """
         before, after = self._connections, dict[str, ServerConnection]()
         fresh: list[ServerConnection] = []
@@ -126,9 +128,8 @@ class Toolbox:
             old = before.get(spec.label)
             if old is not None and old.spec == spec:
                 after[spec.label] = old
-                old.approve()
             else:
-                after[spec.label] = ServerConnection(spec, self._now, self._connect)
+                after[spec.label] = ServerConnection(spec, self._now, self._ties)
                 fresh.append(after[spec.label])
         self._connections = after
         for label, connection in before.items():
@@ -137,6 +138,7 @@ class Toolbox:
         for connection in fresh:
             connection.start()
         await asyncio.gather(*map(self._first_error, fresh))
+        await asyncio.gather(*(connection.approve() for connection in after.values()))
         return _compared(before, after)
 
     def _retire(self, connection: ServerConnection) -> None:
@@ -231,6 +233,7 @@ def _status(connection: ServerConnection) -> ServerStatus:
         breaker=connection.breaker,
         running=connection.running,
         progress=connection.progress,
+        questions=connection.questions,
     )
 
 

@@ -7,15 +7,20 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from smg.errors import Forbidden, InvalidRequest
+from smg.errors import Forbidden
 from smg.registry.schema import WorkerChange, WorkerSpec
-from smg.registry.workers import Registry, WorkerState
+from smg.registry.workers import Job, Registry, WorkerState
 from smg.web.auth import owner_check
 from smg.web.body import body_of, read_body
 
 Json = dict[str, Any]
 
 ACCEPTED = 202
+DRAINING = {
+    None: "The worker is changed.",
+    True: "The worker gets nothing new.",
+    False: "The worker is used again.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +57,7 @@ class Routes:
         """Add a worker; it is asked in the background what it serves."""
         self._check(request)
         spec = await read_body(request, WorkerSpec, self.max_body_bytes)
-        spec.check()
-        state = await self.registry.add(spec.url)
+        state = await self.registry.add(spec.named())
         return _accepted(state, "The worker joins when it answers.", spec.ignored)
 
     async def one(self, request: Request, worker_id: str) -> Json:
@@ -62,25 +66,19 @@ class Routes:
         return _shown(self.registry.one(worker_id))
 
     async def replace(self, request: Request, worker_id: str) -> JSONResponse:
-        """Replace what is said of a worker: only its URL counts, and has to be the same."""
+        """Replace what is said of a worker; its URL has to be the same."""
         self._check(request)
         spec = await read_body(request, WorkerSpec, self.max_body_bytes)
-        spec.check()
-        state = self.registry.one(worker_id)
-        if spec.url != state.url:
-            raise InvalidRequest(
-                f"This worker's url is {state.url}; remove it and add the other one.", param="url"
-            )
-        return _accepted(state, "Nothing to change.", spec.ignored)
+        state = await self.registry.replace(worker_id, spec.named())
+        return _accepted(state, "The worker is described anew.", spec.ignored)
 
     async def change(self, request: Request, worker_id: str) -> JSONResponse:
-        """Send a worker nothing new, or send to it again."""
+        """Change what is said of a worker, its key, or whether it gets anything new."""
         self._check(request)
-        change = await read_body(request, WorkerChange, self.max_body_bytes)
-        draining = change.check()
-        state = self.registry.drain(worker_id, draining)
-        message = "The worker gets nothing new." if draining else "The worker is used again."
-        return _accepted(state, message)
+        body = await read_body(request, WorkerChange, self.max_body_bytes)
+        change = body.change()
+        state = await self.registry.change(worker_id, change)
+        return _accepted(state, DRAINING[change.draining])
 
     async def remove(self, request: Request, worker_id: str) -> JSONResponse:
         """Remove a worker, once it has ended what it runs."""
@@ -121,4 +119,23 @@ def _shown(state: WorkerState) -> Json:
         "status": state.status,
         "load": state.load,
         "error": state.error,
+        "labels": state.description.labels,
+        "priority": state.description.priority,
+        "cost": state.description.cost,
+        "job_status": None if state.job is None else _job(state.url, state.job),
+        "dp_size": len(state.ranks) or None,
+        "ranks": [
+            {"rank": number, "id": rank.id, "url": rank.url, "load": rank.load}
+            for number, rank in enumerate(state.ranks)
+        ],
+    }
+
+
+def _job(url: str, job: Job) -> Json:
+    return {
+        "job_type": job.kind,
+        "worker_url": url,
+        "status": job.status,
+        "message": job.message,
+        "timestamp": job.since,
     }

@@ -1,35 +1,50 @@
 """The bodies of /workers, as they come over the wire. Used at the edge only."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
 
+from pydantic import Field
+
+from smg.discovery.named import DEFAULT_COST, DEFAULT_PRIORITY, Description, Named
 from smg.errors import InvalidRequest
-from smg.web.schema import Wire
+from smg.registry.workers import Change
+from smg.web.schema import LARGEST, Wire
 
 UNSUPPORTED: Final = {
-    "api_key": "keys of http:// workers are the flags' affair (--worker-api-key)",
-    "dp_rank": "ranks are the engine's affair",
-    "dp_base_url": "ranks are the engine's affair",
+    "dp_rank": "a worker is added with all its ranks (--dp-aware)",
+    "dp_base_url": "a worker is added with all its ranks (--dp-aware)",
     "bootstrap_port": "split models are the flags' affair (--prefill)",
 }
 """What would change how a worker is used, and is not done here: refused, never dropped."""
 
+Key = Annotated[str, Field(pattern=r"^[\x21-\x7e]+$")]
 
-class WorkerSpec(Wire):
+
+class Described(Wire):
+    """What can be said of a worker, and be changed."""
+
+    labels: dict[str, str] | None = None
+    priority: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
+    cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    api_key: Key | None = None
+    """The worker's own key; never shown."""
+
+
+class WorkerSpec(Described):
     """POST /workers, and PUT /workers/{id}.
 
-    A worker is asked what it is: its URL is enough. What else a client says has no effect, and is
-    listed in the answer.
+    A worker is asked what it is: its URL is enough. Fields that are not named here have no effect,
+    and are listed in the answer.
     """
 
     url: str
     worker_type: str | None = None
 
-    def check(self) -> None:
-        """Refuse what would not be done.
+    def named(self) -> Named:
+        """The worker.
 
         Raises:
-            InvalidRequest: it asks for that.
+            InvalidRequest: something is asked for that would not be done.
         """
         if self.worker_type not in (None, "regular"):
             raise InvalidRequest(
@@ -40,6 +55,12 @@ class WorkerSpec(Wire):
         for name, why in UNSUPPORTED.items():
             if (self.model_extra or {}).get(name) is not None:
                 raise InvalidRequest(f"{name} is not supported: {why}.", param=name)
+        description = Description(
+            labels=self.labels or {},
+            priority=DEFAULT_PRIORITY if self.priority is None else self.priority,
+            cost=DEFAULT_COST if self.cost is None else self.cost,
+        )
+        return Named(url=self.url, description=description, api_key=self.api_key)
 
     @property
     def ignored(self) -> Sequence[str]:
@@ -47,23 +68,28 @@ class WorkerSpec(Wire):
         return sorted(self.model_extra or {})
 
 
-class WorkerChange(Wire):
-    """PATCH /workers/{id}."""
+class WorkerChange(Described):
+    """PATCH /workers/{id}: what is not said stays."""
 
     draining: bool | None = None
     """Whether it gets nothing new, though it stays."""
 
-    def check(self) -> bool:
-        """What `draining` is to be.
+    def change(self) -> Change:
+        """What is to be different.
 
         Raises:
-            InvalidRequest: it is not said, or something else is to be changed.
+            InvalidRequest: nothing is, or something that cannot be.
         """
         for name in sorted(self.model_extra or {}):
             raise InvalidRequest(
-                f"{name} cannot be changed: only draining can be. What the worker is, it is asked.",
+                f"{name} cannot be changed: only {', '.join(CHANGEABLE)} can be. "
+                "What the worker is, it is asked.",
                 param=name,
             )
-        if self.draining is None:
-            raise InvalidRequest("Say draining: true or false.", param="draining")
-        return self.draining
+        change = Change(**{name: getattr(self, name) for name in CHANGEABLE})
+        if change == Change():
+            raise InvalidRequest(f"Say what is to change: {', '.join(CHANGEABLE)}.")
+        return change
+
+
+CHANGEABLE: Final = tuple(WorkerChange.model_fields)

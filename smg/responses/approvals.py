@@ -14,6 +14,7 @@ from smg.responses.kitchen import Kitchen
 from smg.responses.runs import Runs
 from smg.responses.schema import ApprovalAnswer, ResponsesRequest
 from smg.storage.records import PendingApproval, ResponseRecord
+from smg.web.admission import entrance_of
 from smg.web.auth import OwnerOf
 from smg.web.body import body_of, read_body
 
@@ -60,6 +61,8 @@ class ApprovalRoutes:
         body = await read_body(request, ApprovalAnswer, self.max_body_bytes)
         pending = await store.approvals.one(owner, request_id)
         record = await store.responses.get(pending.response_id, owner)
+        model = self.kitchen.models.find(record.model)
+        entrance_of(request).doors.promise(owner, model.name)
         order = await accept(_continuation(record, request_id, body), self.kitchen, owner)
         await self.runs.start(order)
         return order.head.body("queued")

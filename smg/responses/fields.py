@@ -1,9 +1,11 @@
 """Single fields of a request: what they may be, and what they mean for the turn."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 from smg.errors import InvalidRequest
+from smg.items import Item
 from smg.json_reader import Reader
 from smg.responses.schema import InputRequest, ResponsesRequest, TextFormat
 from smg.turn import Constraint, JsonSchema, Limits, Sampling
@@ -73,12 +75,17 @@ def check_source(request: InputRequest) -> None:
         )
 
 
-def routing_key_of(request: InputRequest) -> str | None:
+def routing_key_of(request: InputRequest, history: Sequence[Item]) -> str | None:
+    """By what a policy may keep requests together.
+
+    A chain of responses is known by what was said first in it: the id of the last one is another
+    with each turn.
+    """
     cache_key, user = None, None
     if isinstance(request, ResponsesRequest):
         cache_key, user = request.prompt_cache_key, request.user
-    conversation = conversation_of(request)
-    return request.routing_key_or(cache_key, conversation, user, request.previous_response_id)
+    chain = history[0].id if history else request.previous_response_id
+    return request.routing_key_or(cache_key, user, conversation_of(request), chain)
 
 
 def sampling_of(request: ResponsesRequest) -> Sampling:

@@ -86,7 +86,9 @@ class Grammar:
                 self._awaited = ("response.queued",) if queued else ("response.in_progress",)
             case "queued":
                 self._check_snapshot(body, ("queued",))
-                self._awaited = ("response.in_progress",)
+                # It may also end without ever having been worked on.
+                ends = (f"response.{end}" for end in _TERMINAL)
+                self._awaited = ("response.in_progress", *ends)
             case "in_progress":
                 require(self._awaited, "a response begins once")
                 self._check_snapshot(body, ("in_progress",))

@@ -54,7 +54,9 @@ KINDS: dict[str, Kind] = {
     ),
     "function_call": Kind(("arguments",), _STATUS, whole="arguments"),
     "custom_tool_call": Kind(("input",), _STATUS, whole="input"),
-    "mcp_call": Kind(("arguments", "output", "error"), _STATUS, steps=_ENDS, whole="arguments"),
+    "mcp_call": Kind(
+        ("arguments", "output", "error", "content"), _STATUS, steps=_ENDS, whole="arguments"
+    ),
     "mcp_list_tools": Kind(("tools",), frozenset({"error"}), steps=_ENDS),
     "web_search_call": Kind((), _STATUS | {"action"}, steps=_SEARCH),
     "file_search_call": Kind((), _STATUS | {"queries", "results"}, steps=_SEARCH),
@@ -183,7 +185,8 @@ class Shown:
         cut = item.get("status") == "incomplete"
         require(item.get("status") != "in_progress", "an item that is done is not in progress")
         self._check_fields(item)
-        for name, parts in self.parts.items():
+        # The content of a call is what its tool answered, and not told in parts.
+        for name, parts in self.parts.items() if self.kind.parts else ():
             told = [part.done for part in parts]
             require(None not in told, "an item ends after its parts")
             require(list(item.get(name) or ()) == told, f"{name} is what the events said")

@@ -125,7 +125,7 @@ async def new_turn(request: InputRequest, kitchen: Kitchen, model: TurnModel, ow
             **model.thinking_kwargs(effort),
             **(request.chat_template_kwargs or {}),
         },
-        routing_key=routing_key_of(request),
+        routing_key=routing_key_of(request, history),
     )
     if given.wants_compaction:
         turn = compaction_turn(turn, kitchen.new_id)

@@ -7,6 +7,7 @@ from smg.responses.body import Json
 from smg.responses.kitchen import Order
 from smg.storage.records import Lease
 from smg.web.feed import Feed
+from smg.web.line import Place
 
 
 class Live:
@@ -16,6 +17,10 @@ class Live:
         self.order = order
         self.feed = Feed(self._abandoned, first_frame)
         self.lease: Lease | None = None
+        self.place: Place | None = None
+        """Its place among those that are worked on; `None`: it waits for one."""
+        self.is_handed_over = False
+        """Whether another process goes on with it."""
         self.is_lost = False
         """Whether the lease was gone when it was to be renewed."""
         self._outlives_client = outlives_client

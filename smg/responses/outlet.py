@@ -5,10 +5,11 @@ anybody hears of its end.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from smg.agent.loop import Action, CallTools, Progress
+from smg.agent.loop import Generate, Progress
+from smg.agent.run import Start
 from smg.errors import Conflict, StorageError
 from smg.events import Event, Outcome, TurnFinished
 from smg.faults import reached
@@ -22,7 +23,7 @@ from smg.responses.grammar_items import Violation
 from smg.responses.live import Live
 from smg.responses.record import finished
 from smg.responses.render import Place, Renderer, final_body
-from smg.responses.saved import progress_to_json
+from smg.responses.saved import progress_to_json, start_to_json
 from smg.storage.base import JournalStore, Store
 from smg.storage.records import EventBatch, Lease, Step
 from smg.turn import Now
@@ -76,8 +77,22 @@ class Outlet:
         """The right to write the response, when it has one."""
         return self._lease
 
+    @property
+    def is_queued(self) -> bool:
+        """Whether readers have been told of the response, but not that it is worked on."""
+        renderer = self._renderer
+        return renderer is not None and 0 < renderer.number <= len(renderer.QUEUED)
+
+    def queue(self) -> None:
+        """Say that the response waits to be worked on."""
+        if self._renderer is not None:
+            frames = self._renderer.queued()
+            if self._grammar is not None:
+                self._grammar.check(frames)
+            self._show(frames)
+
     def open(self) -> None:
-        """Say that the response begins."""
+        """Say that the response begins, as far as that has not been said."""
         if self._renderer is not None:
             frames = self._renderer.opening(queued=self._live.order.background)
             if self._grammar is not None:
@@ -197,21 +212,41 @@ def _unsaved(event: TurnFinished, error: StorageError) -> TurnFinished:
 class StepJournal:
     """The journal of one turn: what is about to happen is stored before it does."""
 
-    def __init__(self, journal: JournalStore, lease: Lease, next_step: int) -> None:
+    def __init__(
+        self, journal: JournalStore, lease: Lease, next_step: int, last: Json | None = None
+    ) -> None:
+        """`last` is the last generation that is in the journal, as `start_to_json` makes it."""
         self._journal = journal
         self._lease = lease
         self._next = next_step
+        self._last = last
 
-    async def before(self, action: Action, progress: Progress) -> None:
-        """Store the state with the calls that are about to be made.
+    async def generating(self, step: Generate, start: Callable[[], Start]) -> None:
+        """Store where a generation starts from, unless that is the last thing stored.
 
-        A generation changes nothing outside, so it needs no entry: what it starts from is the
-        last one and the results since.
+        What the generation says needs no entry: it changes nothing outside, and is made anew from
+        the state before it.
         """
-        if isinstance(action, CallTools):
-            reached("calls-before")
-            await self._append("calls", progress_to_json(progress))
-            reached("calls-after")
+        begun, last = start_to_json(step.number, start()), self._last
+        if begun == last:
+            return
+        if last and last["number"] == step.number and last["prompt"] != begun["prompt"]:
+            log.warning(
+                "Response %s: generation %d reads another prompt than before the restart: "
+                "the template, the tools or the model has changed",
+                self._lease.response_id,
+                step.number,
+            )
+        self._last = begun
+        reached("generation-before")
+        await self._append("generation", begun)
+        reached("generation-after")
+
+    async def calling(self, progress: Progress) -> None:
+        """Store the state with the calls that are about to be made."""
+        reached("calls-before")
+        await self._append("calls", progress_to_json(progress))
+        reached("calls-after")
 
     async def answered(self, call: Item) -> None:
         """Store a call's result."""

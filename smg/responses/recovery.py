@@ -35,7 +35,7 @@ from smg.items import (
     ToolError,
 )
 from smg.responses.adorn import Adornment
-from smg.responses.body import Head
+from smg.responses.body import Head, Json
 from smg.responses.kitchen import Kitchen, Order
 from smg.responses.outlet import Outlet
 from smg.responses.render import Place, Renderer, final_body
@@ -120,9 +120,10 @@ class Recovery:
             await self._end(lease, Outcome.FAILED, GatewayError(message, code=RESTARTED))
 
     async def _resume(self, lease: Lease) -> None:
-        steps = await self._kitchen.store.journal.steps(lease.response_id, lease.owner)
-        if not steps:
+        written = await self._kitchen.store.journal.steps(lease.response_id, lease.owner)
+        if not written:
             raise GatewayError("It was accepted, but what was asked was not written down.")
+        steps = [step for step in written if step.kind != "generation"]
         order = await order_from_json(steps[0].state, self._kitchen, lease.owner)
         if steps[0].state["own_servers"]:
             raise GatewayError("It used tool servers whose credentials are not kept.")
@@ -135,10 +136,11 @@ class Recovery:
         restart = Restart(
             progress=progress,
             place=_place(progress, seen),
-            next_step=steps[-1].number + 1,
+            next_step=written[-1].number + 1,
+            last=_last_start(written),
             prelude=self._prelude(steps, seen),
         )
-        log.info("Response %s goes on from step %d", lease.response_id, steps[-1].number)
+        log.info("Response %s goes on from step %d", lease.response_id, written[-1].number)
         self._runs.resume(order, lease, restart)
 
     def _with_new_ids(self, order: Order) -> Order:
@@ -231,6 +233,12 @@ def _written(steps: Sequence[Step]) -> Progress:
         return Progress()
     results = items_from_json([step.state for step in steps[at + 1 :] if step.kind == "result"])
     return with_results(progress_from_json(steps[at].state), results)
+
+
+def _last_start(steps: Sequence[Step]) -> Json | None:
+    """Where the last generation of a journal started from."""
+    begun = [dict(step.state) for step in steps if step.kind == "generation"]
+    return begun[-1] if begun else steps[0].state["first"]
 
 
 def _progress(order: Order, steps: Sequence[Step], seen: Replayed) -> Progress:

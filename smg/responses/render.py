@@ -75,6 +75,9 @@ class Place:
 class Renderer:
     """One response's stream. Call `opening` once, then `render` for each event."""
 
+    QUEUED = ("response.created", "response.queued")
+    """What is told of a response that waits."""
+
     def __init__(self, head: Head, now: Callable[[], int], place: "Place | None" = None) -> None:
         """`place`: where an earlier process left the stream."""
         place = place or Place()
@@ -86,15 +89,18 @@ class Renderer:
         self._shift = place.shift
         self._delta_heads: dict[int, tuple[str, bool]] = {}
 
+    def queued(self) -> list[bytes]:
+        """created, queued; `opening` gives the rest."""
+        waiting = {"response": self._head.body("queued")}
+        return [self._frame(kind, waiting) for kind in self.QUEUED]
+
     def opening(self, *, queued: bool = False) -> list[bytes]:
-        """created, [queued], in_progress."""
-        first = self._head.body("queued" if queued else "in_progress")
-        frames = [self._frame("response.created", {"response": first})]
-        if queued:
-            frames.append(self._frame("response.queued", {"response": first}))
+        """created, [queued], in_progress; less what `queued` has given."""
         running = {"response": self._head.body("in_progress")}
-        frames.append(self._frame("response.in_progress", running))
-        return frames
+        frames: list[bytes] = []
+        if not self.number:
+            frames = self.queued() if queued else [self._frame("response.created", running)]
+        return [*frames, self._frame("response.in_progress", running)]
 
     def _place(self, index: int) -> int:
         """Where the stream shows the item of this index in the output."""

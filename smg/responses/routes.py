@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, WebSocket
 from fastapi.responses import JSONResponse, Response
 
-from smg.errors import GatewayError, InvalidRequest, NotFound, RequestError
+from smg.errors import GatewayError, InvalidRequest, NotFound
 from smg.item_json import to_wire
 from smg.responses.adorn import Adornment
 from smg.responses.body import Json, usage_json
@@ -20,11 +20,13 @@ from smg.responses.kitchen import Kitchen, Order
 from smg.responses.live import Live
 from smg.responses.runs import Runs
 from smg.responses.schema import CompactRequest, InputRequest, ResponsesRequest
-from smg.responses.socket import Session
+from smg.responses.socket import Session, Visitor
 from smg.storage.base import Store
 from smg.storage.records import UNFINISHED, Repeated, RepeatKey, ResponseRecord
+from smg.web.admission import admitted, entrance_of
 from smg.web.auth import OwnerOf
 from smg.web.body import body_of, disconnected, read_body
+from smg.web.line import Place
 from smg.web.pages import item_list, page_of
 from smg.web.placing import Placed
 from smg.web.sse import DONE, event_stream
@@ -62,14 +64,23 @@ class Routes:
         """Create a response."""
         owner = self.owner_of(request)
         body = await read_body(request, ResponsesRequest, self.max_body_bytes)
+        place = await self._let_in(request, body, owner)
         order = await accept(body, self.kitchen, owner)
         key = _repeat_key(request, body) if order.stored else None
         placed = Placed(order.model, order.turn.id, order.first)
         try:
-            live = await self.runs.start(order, key)
+            live = await self.runs.start(order, key, place)
         except Repeated as repeated:
             return await self._same(repeated.response_id, order, owner)
         return await self._answer(live, request, placed)
+
+    async def _let_in(self, request: Request, body: ResponsesRequest, owner: str) -> Place | None:
+        """A place for a request; one in the background is promised one, and waits for it later."""
+        model = find_model(body, self.kitchen).name
+        if body.background is not True or body.context_management:
+            return await admitted(request, owner, model)  # Compaction is a model's work already.
+        entrance_of(request).doors.promise(owner, model)
+        return None
 
     async def _answer(self, live: Live, request: Request, placed: Placed) -> Response:
         if live.order.streamed:
@@ -93,12 +104,20 @@ class Routes:
         try:
             check_origin(websocket)
             owner = self.owner_of(websocket)
-        except RequestError as error:
+            with entrance_of(websocket).doors.socket(owner):
+                await websocket.accept()
+                await self._session(websocket, owner).serve()
+        except GatewayError as error:  # A session has none.
             await refuse(websocket, error)
-            return
-        await websocket.accept()
-        socket = TextSocket(websocket)
-        await Session(socket, self.kitchen, self.runs, owner, self.websocket_seconds).serve()
+
+    def _session(self, websocket: WebSocket, owner: str) -> Session:
+        return Session(
+            TextSocket(websocket),
+            self.kitchen,
+            self.runs,
+            Visitor(owner, entrance_of(websocket)),
+            self.websocket_seconds,
+        )
 
     async def input_tokens(self, request: Request) -> Json:
         """Count the tokens that would be sent to the engine."""
@@ -113,6 +132,7 @@ class Routes:
         owner, kitchen = self.owner_of(request), self.kitchen
         body = await read_body(request, CompactRequest, self.max_body_bytes)
         model = find_model(body, kitchen)
+        await admitted(request, owner, model.name)
         turn = (await new_turn(body, kitchen, model, owner)).turn
         item, usage = await compact(turn, model, kitchen.new_id)
         sealed = Adornment(kitchen.seal, owner, seals_reasoning=False).item(item)

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from smg.agent.loop import AgentLoop, Progress
@@ -12,6 +12,7 @@ from smg.errors import Conflict, GatewayError, NotFound, StorageDamaged, our_mis
 from smg.events import Usage
 from smg.faults import reached
 from smg.responses.adorn import Adornment
+from smg.responses.body import Json
 from smg.responses.event_log import EventLog
 from smg.responses.kitchen import Order
 from smg.responses.live import Live
@@ -23,6 +24,9 @@ from smg.seal import Seal
 from smg.storage.base import Store
 from smg.storage.records import UNFINISHED, Lease, RepeatKey, Step
 from smg.turn import NewId, Now, ServerTool, ToolResult
+from smg.web.doors import Doors
+from smg.web.gate import ShuttingDown
+from smg.web.line import Place as DoorPlace
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +59,20 @@ class Restart:
     progress: Progress
     place: Place
     next_step: int
+    last: Json | None
+    """The last generation that it has written down."""
     prelude: Callable[[AgentLoop, Outlet, Journal], Awaitable[None]]
     """What is to be published before the turn goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the task of one response works with."""
+
+    outlet: Outlet
+    loop: AgentLoop
+    journal: Journal
+    restart: Restart | None = None
 
 
 class Runs:
@@ -70,6 +86,7 @@ class Runs:
         seal: Seal,
         new_id: NewId,
         now: Now,
+        doors: Doors,
         durability: Durability | None = None,
         strict: bool = False,
     ) -> None:
@@ -79,14 +96,19 @@ class Runs:
         self._tools = tools
         self._seal = seal
         self._new_id = new_id
+        self._doors = doors
         self._live: dict[str, Live] = {}
         self._events = EventLog(store.journal)
         self._ways = Ways(store=store, events=self._events, now=now, strict=strict)
         self._heart: asyncio.Task[None] | None = None
         self._handing_over = False
 
-    async def start(self, order: Order, key: RepeatKey | None = None) -> Live:
+    async def start(
+        self, order: Order, key: RepeatKey | None = None, place: DoorPlace | None = None
+    ) -> Live:
         """Begin to work on an order; `key` marks it as one that its client may send again.
+
+        Without a place it waits for one, as it has been promised, and is queued until then.
 
         Raises:
             Conflict: another turn holds the conversation, or the key is another request's.
@@ -96,23 +118,27 @@ class Runs:
         if order.stored and (damage := self._store.damage) is not None:
             raise StorageDamaged(damage)
         adornment = self._adornment(order)
-        lease = None
+        lease, journal = None, None
         if _is_durable(order, key):
+            entry = order_to_json(order)
             lease = await self._store.responses.begin_claimed(
                 begun(order, adornment.items(order.turn.input)),
                 self.holder,
                 self.durability.lease_seconds,
-                Step(number=0, kind="order", state=order_to_json(order)),
+                Step(number=0, kind="order", state=entry),
                 key,
             )
             reached("order-begun")
+            journal = StepJournal(self._store.journal, lease, 1, entry["first"])
         await self._reserve(order, key)
         outlives = order.stored and self.durability.on_disconnect == "continue"
         live = Live(order, outlives_client=outlives or order.background)
+        live.place = place.hold() if place is not None else None
         outlet = Outlet(live, self._ways, adornment, lease)
-        outlet.open()
+        outlet.queue() if order.background else outlet.open()
         progress = Progress(usage=order.spent or Usage())
-        self._begin(live, outlet, AgentLoop(order.turn, self._new_id, progress), None)
+        work = Work(outlet, AgentLoop(order.turn, self._new_id, progress), journal or NoJournal())
+        self._begin(live, work)
         return live
 
     async def _reserve(self, order: Order, key: RepeatKey | None) -> None:
@@ -149,11 +175,18 @@ class Runs:
             await responses.delete(turn.id, turn.owner)
 
     def resume(self, order: Order, lease: Lease, restart: Restart) -> Live:
-        """Go on with a turn whose process died."""
+        """Go on with a turn whose process died, as soon as there is a place for it."""
         live = Live(order, outlives_client=True, first_frame=restart.place.number)
         outlet = Outlet(live, self._ways, self._adornment(order), lease, restart.place)
-        self._begin(live, outlet, AgentLoop(order.turn, self._new_id, restart.progress), restart)
+        journal = StepJournal(self._store.journal, lease, restart.next_step, restart.last)
+        loop = AgentLoop(order.turn, self._new_id, restart.progress)
+        self._begin(live, Work(outlet, loop, journal, restart))
         return live
+
+    def states(self) -> Mapping[str, int]:
+        """How many responses wait here for a place, and how many are worked on."""
+        waiting = sum(live.place is None for live in self._live.values())
+        return {"queued": waiting, "in_progress": len(self._live) - waiting}
 
     def find(self, response_id: str, owner: str) -> Live | None:
         """The running response of this id, if it is this owner's."""
@@ -174,6 +207,7 @@ class Runs:
 
     async def close(self, grace_seconds: float) -> None:
         """Give running responses time to end; background ones are left to another process."""
+        self._doors.close()  # Who waits for a place is left to it at once.
         tasks = [live.task for live in self._live.values() if live.task is not None]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=grace_seconds)
@@ -190,51 +224,60 @@ class Runs:
     def _adornment(self, order: Order) -> Adornment:
         return Adornment(self._seal, order.turn.owner, seals_reasoning=order.seals_reasoning)
 
-    def _begin(self, live: Live, outlet: Outlet, loop: AgentLoop, restart: Restart | None) -> None:
+    def _begin(self, live: Live, work: Work) -> None:
         response_id = live.order.turn.id
-        live.lease = outlet.lease
+        live.lease = work.outlet.lease
         self._live[response_id] = live
-        live.task = asyncio.create_task(self._work(live, outlet, loop, restart), name=response_id)
+        live.task = asyncio.create_task(self._work(live, work), name=response_id)
         live.task.add_done_callback(lambda _: self._ended(live))
         if live.lease is not None and self._heart is None:
             self._heart = asyncio.create_task(self._beat(), name="lease-renewal")
 
     def _ended(self, live: Live) -> None:
         self._live.pop(live.order.turn.id, None)
+        if live.place is not None:
+            live.place.leave()
         live.feed.close()  # Also when the task was cancelled before it began.
 
-    async def _work(
-        self, live: Live, outlet: Outlet, loop: AgentLoop, restart: Restart | None
-    ) -> None:
+    async def _work(self, live: Live, work: Work) -> None:
         order = live.order
         try:
-            await self._run(live, outlet, loop, restart)
+            await self._wait(live)
+            await self._run(live, work)
         except asyncio.CancelledError:
-            await asyncio.shield(self._stopped(live, outlet, loop))
+            await asyncio.shield(self._stopped(live, work.outlet, work.loop))
+        except ShuttingDown:
+            await asyncio.shield(self._hand_over(live, work.outlet, work.loop))
         except Fenced:
             log.warning("Response %s ended elsewhere; this process lets it go", order.turn.id)
         finally:
-            if order.conversation_id is not None:
+            if order.conversation_id is not None and not live.is_handed_over:
                 reached("unlock-before")
                 await self._store.conversations.unlock(
                     order.conversation_id, order.turn.owner, order.turn.id
                 )
 
-    async def _run(
-        self, live: Live, outlet: Outlet, loop: AgentLoop, restart: Restart | None
-    ) -> None:
-        order = live.order
-        journal: Journal = NoJournal()
-        if outlet.lease is not None:
-            next_step = restart.next_step if restart else 1
-            journal = StepJournal(self._store.journal, outlet.lease, next_step)
+    async def _wait(self, live: Live) -> None:
+        """Wait for a place, unless it came with one."""
+        if live.place is not None:
+            return
+        turn = live.order.turn
+        if not self._doors.has_room(turn.owner, turn.model):
+            # It may take long, and many may wait: the prompt's tokens are made again then.
+            live.order = replace(live.order, first=None)
+        live.place = await self._doors.enter_at_last(turn.owner, turn.model)
+
+    async def _run(self, live: Live, work: Work) -> None:
+        order, outlet, loop = live.order, work.outlet, work.loop
         tools = _Perilous(order.tools or self._tools)
         try:
-            if restart is not None:
-                await restart.prelude(loop, outlet, journal)
+            if order.background:
+                await self._say_it_runs(live, outlet)
+            if work.restart is not None:
+                await work.restart.prelude(loop, outlet, work.journal)
             else:
                 await outlet.publish(loop.begin())
-            crew = Crew(order.model, tools, outlet.publish, journal)
+            crew = Crew(order.model, tools, outlet.publish, work.journal)
             await run_turn(loop, order.turn, crew, first=order.first)
         except Fenced:
             raise
@@ -244,11 +287,23 @@ class Runs:
             log.exception("Response %s failed by a mistake of the gateway", order.turn.id)
             await outlet.publish(loop.fail(our_mistake()))
 
+    async def _say_it_runs(self, live: Live, outlet: Outlet) -> None:
+        turn = live.order.turn
+        if live.lease is not None:
+            await self._store.responses.set_status(turn.id, turn.owner, {"queued"}, "in_progress")
+        if outlet.is_queued:
+            outlet.open()
+
     async def _stopped(self, live: Live, outlet: Outlet, loop: AgentLoop) -> None:
         """What a cancelled task leaves behind: a cancelled response, or one to be taken over."""
-        if not self._handing_over:
+        if self._handing_over:
+            await self._hand_over(live, outlet, loop)
+        else:
             await self._publish_last(outlet, loop.cancel())
-        elif live.lease is not None and live.order.background:
+
+    async def _hand_over(self, live: Live, outlet: Outlet, loop: AgentLoop) -> None:
+        if live.lease is not None and live.order.background:
+            live.is_handed_over = True
             await self._store.journal.release(live.lease)
         else:
             error = GatewayError("The gateway was shut down.", code="gateway_restarted")

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from smg.agent.loop import Progress
+from smg.agent.run import Start
 from smg.events import Usage
 from smg.item_json import from_json, to_json
 from smg.items import Item, McpCall
@@ -136,6 +137,11 @@ def progress_from_json(fields: Mapping[str, Any]) -> Progress:
         answered=fields["answered"],
         starts=frozenset(fields["starts"]),
     )
+
+
+def start_to_json(number: int, start: Start) -> Json:
+    """What a turn's generation of this number starts from."""
+    return {"number": number, "prompt": start.prompt_hash, "worker": start.worker}
 
 
 def with_results(progress: Progress, results: Sequence[Item]) -> Progress:

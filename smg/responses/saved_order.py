@@ -9,7 +9,7 @@ from smg.items import Item
 from smg.responses.body import Head
 from smg.responses.intake import read_history
 from smg.responses.kitchen import Kitchen, Order
-from smg.responses.saved import turn_from_json, turn_to_json
+from smg.responses.saved import start_to_json, turn_from_json, turn_to_json
 
 
 def order_to_json(order: Order) -> dict[str, Any]:
@@ -24,7 +24,15 @@ def order_to_json(order: Order) -> dict[str, Any]:
         "previous_response_id": order.previous_response_id,
         "conversation_id": order.conversation_id,
         "own_servers": order.tools is not None,
+        "first": _first_to_json(order),
     }
+
+
+def _first_to_json(order: Order) -> dict[str, Any] | None:
+    """What the first generation starts from, where that is known: it needs no entry of its own."""
+    if order.first is None or order.turn.approved:
+        return None  # What approved calls give is still to be read.
+    return start_to_json(0, order.model.start_of(order.first))
 
 
 async def order_from_json(fields: Mapping[str, Any], kitchen: Kitchen, owner: str) -> Order:

@@ -10,19 +10,22 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final, NoReturn
 
 from smg.agent.silence import Silence
 from smg.errors import Conflict, GatewayError, InvalidRequest, our_mistake
 from smg.events import Outcome
 from smg.items import Item
-from smg.responses.intake import accept
+from smg.responses.intake import accept, find_model
 from smg.responses.kitchen import Kitchen
 from smg.responses.live import Live
 from smg.responses.runs import Runs
 from smg.responses.schema import ResponsesRequest
+from smg.web.admission import Entrance
 from smg.web.body import parse_object, validated
+from smg.web.errors import retry_after
+from smg.web.gate import ShuttingDown
 from smg.web.sse import payload
 from smg.web.websocket import ClientGone, TextSocket
 
@@ -31,41 +34,64 @@ log = logging.getLogger(__name__)
 REMEMBERED = 8
 """Responses a connection remembers; the oldest is forgotten first."""
 
+NORMAL: Final = 1000
+RESTARTING: Final = 1012
+"""Close codes: RFC 6455, and IANA's registry for the second."""
+
 _IMPLIED = ("stream", "stream_options", "background")
 _UNFINISHED = (Outcome.FAILED, Outcome.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who talks, and through which entrance each of his turns comes."""
+
+    owner: str
+    entrance: Entrance
 
 
 class Session:
     """One connection: at most one response at a time, and what was said in the last few."""
 
     def __init__(
-        self, socket: TextSocket, kitchen: Kitchen, runs: Runs, owner: str, seconds: float
+        self, socket: TextSocket, kitchen: Kitchen, runs: Runs, visitor: Visitor, seconds: float
     ) -> None:
         self._socket = socket
         self._memory: dict[str, tuple[Item, ...]] = {}
         self._kitchen = replace(kitchen, remembered=self._memory)
         self._runs = runs
-        self._owner = owner
+        self._visitor = visitor
         self._seconds = seconds
         self._turn: asyncio.Task[None] | None = None
         self._busy = False
         """Whether the client has not been told the end of its last turn."""
 
     async def serve(self) -> None:
-        """Answer frames until the client leaves or the connection has become too old."""
+        """Answer frames until the client leaves, the time is over, or the gateway stops."""
+        closing = self._visitor.entrance.doors.closing
+        listening = asyncio.create_task(self._listen())
+        stopping = asyncio.create_task(closing.wait())
         try:
-            try:
-                async with asyncio.timeout(self._seconds):
-                    while True:
-                        await self._take(await self._socket.receive())
-            except TimeoutError:
-                await self._expire()
+            await asyncio.wait(
+                {listening, stopping},
+                timeout=self._seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if listening.done():
+                listening.result()
+            listening.cancel()
+            await self._bow_out(self._stopping() if closing.is_set() else self._too_old())
         except ClientGone:
             return
         finally:
-            if self._turn is not None:
-                self._turn.cancel()
-                await asyncio.gather(self._turn, return_exceptions=True)
+            tasks = [task for task in (listening, stopping, self._turn) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _listen(self) -> NoReturn:
+        while True:
+            await self._take(await self._socket.receive())
 
     async def _take(self, frame: str | None) -> None:
         if self._busy:
@@ -86,17 +112,21 @@ class Session:
         if self._turn is not None:
             await asyncio.wait([self._turn])
 
-    async def _expire(self) -> None:
-        """Let a turn under way end, then close."""
+    async def _bow_out(self, error: GatewayError) -> None:
+        """Let a turn under way end, say why, and close."""
         await self._rest()
-        await self._tell(
-            InvalidRequest(
-                f"This WebSocket has been open for {self._seconds / 60:g} minutes, the limit; "
-                "open a new one to go on.",
-                code="websocket_connection_limit_reached",
-            )
+        await self._tell(error)
+        await self._socket.close(RESTARTING if isinstance(error, ShuttingDown) else NORMAL)
+
+    def _too_old(self) -> GatewayError:
+        return InvalidRequest(
+            f"This WebSocket has been open for {self._seconds / 60:g} minutes, the limit; "
+            "open a new one to go on.",
+            code="websocket_connection_limit_reached",
         )
-        await self._socket.close()
+
+    def _stopping(self) -> GatewayError:
+        return ShuttingDown("The gateway is shutting down; open a new WebSocket to go on.")
 
     async def _answer(self, frame: str | None) -> None:
         """Answer one frame: with the events of a response, or with an error."""
@@ -114,10 +144,17 @@ class Session:
 
     async def _respond(self, fields: Mapping[str, Any]) -> None:
         request = self._request(fields)
-        order = await accept(request, self._kitchen, self._owner)
-        if fields.get("generate") is False:
-            order = replace(order, model=Silence(), first=None)
-        live = await self._runs.start(order)
+        owner, entrance = self._visitor.owner, self._visitor.entrance
+        place = await entrance.enter(owner, find_model(request, self._kitchen).name)
+        try:
+            order = await accept(request, self._kitchen, owner)
+            if fields.get("generate") is False:
+                order = replace(order, model=Silence(), first=None)
+            await self._stream(await self._runs.start(order, place=place))
+        finally:
+            entrance.leave()
+
+    async def _stream(self, live: Live) -> None:
         async with aclosing(live.feed.follow()) as batches:
             async for batch in batches:
                 self._settle(live)
@@ -174,10 +211,15 @@ class Session:
 
     async def _tell(self, error: GatewayError) -> None:
         about = error.envelope()["error"]
-        shown = {**about, "code": error.code or error.type}  # Clients insist on a code.
-        await self._socket.send(
-            json.dumps({"type": "error", "status": error.status, "error": shown})
-        )
+        shown: dict[str, Any] = {
+            **about,
+            "code": error.code or error.type,
+        }  # Clients insist on a code.
+        frame: dict[str, Any] = {"type": "error", "status": error.status, "error": shown}
+        if seconds := retry_after(error):
+            shown["retry_after"] = seconds
+            frame["headers"] = {"retry-after": str(seconds)}  # Where Codex looks for it.
+        await self._socket.send(json.dumps(frame))
 
 
 def _fields(frame: str | None) -> Mapping[str, Any]:

@@ -16,10 +16,12 @@ from smg.storage.records import (
     Lease,
     Page,
     PendingApproval,
+    PinnedTools,
     RepeatKey,
     ResponseRecord,
     Step,
     UnfinishedResponse,
+    WorkerRecord,
 )
 
 
@@ -225,7 +227,7 @@ class JournalStore(Protocol):
         ...
 
     async def release(self, lease: Lease) -> None:
-        """Give an unfinished response back, if it is still ours."""
+        """Give an unfinished response back, if it is still ours; that counts as no attempt."""
         ...
 
     async def unfinished(self, limit: int = 100) -> list[UnfinishedResponse]:
@@ -318,18 +320,39 @@ class ApprovalStore(Protocol):
 
 
 class WorkerStore(Protocol):
-    """Keeps the URLs of workers that were added while a gateway ran."""
+    """Keeps the workers that were added while a gateway ran."""
 
-    async def add(self, url: str) -> bool:
-        """Remember a worker; `False`: it was remembered already."""
+    async def add(self, worker: WorkerRecord) -> None:
+        """Remember a worker; if it was remembered already, with what is said of it now."""
+        ...
+
+    async def change(self, worker: WorkerRecord) -> None:
+        """Remember what is said of a worker now, if it is at all; its key stays if none is said."""
         ...
 
     async def remove(self, url: str) -> None:
         """Forget a worker, if it was remembered."""
         ...
 
-    async def urls(self) -> Sequence[str]:
-        """All that are remembered, in the order of the alphabet."""
+    async def all(self) -> Sequence[WorkerRecord]:
+        """All that are remembered, in the order of their URLs."""
+        ...
+
+
+class PinStore(Protocol):
+    """Keeps which tools of which server were agreed to.
+
+    A server is a label, and an identity: a label may come to stand for another server.
+    """
+
+    async def pinned(self, label: str, identity: str) -> PinnedTools | None:
+        """What was agreed to last; `None`: nothing yet."""
+        ...
+
+    async def pin(
+        self, label: str, identity: str, *, digest: str, tools: Mapping[str, str], approved_at: int
+    ) -> None:
+        """Agree to this instead of what was agreed to before."""
         ...
 
 
@@ -359,6 +382,11 @@ class Store(Protocol):
     @property
     def workers(self) -> WorkerStore:
         """Workers that were added while a gateway ran."""
+        ...
+
+    @property
+    def pins(self) -> PinStore:
+        """Tools of MCP servers that operators have agreed to."""
         ...
 
     @property

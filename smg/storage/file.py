@@ -37,11 +37,16 @@ def index_of(file: Path) -> Path:
 
 def bytes_on_disk(file: Path) -> int:
     """How much a SQLite file takes, with what was written lately and is not yet in it."""
-    total = 0
-    for each in (file, log_of(file)):
+    return sum(sizes_on_disk(file).values())
+
+
+def sizes_on_disk(file: Path) -> dict[str, int]:
+    """How much a SQLite file takes, and what was written lately and is not yet in it (wal)."""
+    sizes = {"file": 0, "wal": 0}
+    for part, each in zip(sizes, (file, log_of(file)), strict=True):
         with suppress(FileNotFoundError):
-            total += each.stat().st_size
-    return total
+            sizes[part] = each.stat().st_size
+    return sizes
 
 
 class DatabaseFile:

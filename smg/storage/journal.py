@@ -77,7 +77,8 @@ class SqlJournal:
                 responses.c.lease_holder == lease.holder,
                 responses.c.attempt == lease.attempt,
             )
-            .values(lease_holder=None, lease_until=None)
+            # Who gives it back has not died over it.
+            .values(lease_holder=None, lease_until=None, attempt=responses.c.attempt - 1)
         )
         await self._database.write(lambda c: c.execute(give))
 

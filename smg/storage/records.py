@@ -140,3 +140,26 @@ class PendingApproval:
     """The response that asked."""
     asked_at: int
     """When that response began, in Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord:
+    """A worker that was added while a gateway ran."""
+
+    url: str
+    description: Mapping[str, Any] = field(default_factory=dict)
+    """What is said of it, as JSON."""
+    sealed_key: str | None = None
+    """Its own key, which storage cannot read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedTools:
+    """The list of tools of one server to which an operator has agreed."""
+
+    digest: str
+    """Of the whole list."""
+    tools: Mapping[str, str]
+    """A digest of each tool's definition, by its name."""
+    approved_at: int
+    """Unix seconds."""

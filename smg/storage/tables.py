@@ -162,7 +162,24 @@ workers = Table(
     metadata,
     Column("url", Text, nullable=False),
     Column("added_at", Double, nullable=False),
+    # JSON: what is said of it.
+    Column("description", Text, nullable=False, server_default="{}"),
+    # Its own key, as the registry has sealed it.
+    Column("sealed_key", Text),
     PrimaryKeyConstraint("url", name="pk_workers"),
+)
+
+# The tool lists that operators have agreed to. A label whose server is another now (its command
+# or URL) has a row for each: two gateways may have different files and one database.
+pinned_tools = Table(
+    "pinned_tools",
+    metadata,
+    Column("label", Text, nullable=False),
+    Column("identity", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("tools", Text, nullable=False),
+    Column("approved_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("label", "identity", name="pk_pinned_tools"),
 )
 
 

@@ -1,9 +1,13 @@
-"""Workers in SQL: the URLs of those that were added while a gateway ran."""
+"""Workers in SQL: those that were added while a gateway ran, and what is said of them."""
 
-from sqlalchemy import Connection, delete, insert, select
+import json
+
+from sqlalchemy import Connection, Update, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from smg.storage.database import Database
+from smg.storage.records import WorkerRecord
+from smg.storage.rows import RowOf, to_text
 from smg.storage.tables import database_now, workers
 
 
@@ -13,25 +17,49 @@ class SqlWorkers:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, url: str) -> bool:
-        """Remember a worker; `False`: it was remembered already."""
+    async def add(self, worker: WorkerRecord) -> None:
+        """Remember a worker; if it was remembered already, with what is said of it now."""
+        remember = insert(workers).values(
+            url=worker.url,
+            added_at=database_now(),
+            description=to_text(worker.description),
+            sealed_key=worker.sealed_key,
+        )
 
-        def work(connection: Connection) -> bool:
+        def work(connection: Connection) -> None:
             try:
                 with connection.begin_nested():
-                    connection.execute(insert(workers).values(url=url, added_at=database_now()))
+                    connection.execute(remember)
             except IntegrityError:  # Another gateway may have been told too.
-                return False
-            return True
+                connection.execute(_changed(worker).values(sealed_key=worker.sealed_key))
 
-        return await self._database.write(work)
+        await self._database.write(work)
+
+    async def change(self, worker: WorkerRecord) -> None:
+        """Remember what is said of a worker now, if it is at all; its key stays if none is said."""
+        change = _changed(worker)
+        if worker.sealed_key is not None:
+            change = change.values(sealed_key=worker.sealed_key)
+        await self._database.write(lambda c: c.execute(change))
 
     async def remove(self, url: str) -> None:
         """Forget a worker, if it was remembered."""
         forget = delete(workers).where(workers.c.url == url)
         await self._database.write(lambda c: c.execute(forget))
 
-    async def urls(self) -> list[str]:
-        """All that are remembered, in the order of the alphabet."""
-        query = select(workers.c.url).order_by(workers.c.url)
-        return await self._database.read(lambda c: list(c.scalars(query)))
+    async def all(self) -> list[WorkerRecord]:
+        """All that are remembered, in the order of their URLs."""
+        query = select(workers).order_by(workers.c.url)
+        rows = await self._database.read(lambda c: c.execute(query).all())
+        return [_record(row) for row in rows]
+
+
+def _changed(worker: WorkerRecord) -> Update:
+    described = to_text(worker.description)
+    return update(workers).where(workers.c.url == worker.url).values(description=described)
+
+
+def _record(row: RowOf) -> WorkerRecord:
+    return WorkerRecord(
+        url=row.url, description=json.loads(row.description), sealed_key=row.sealed_key
+    )

@@ -15,7 +15,6 @@ from smg.engines._generated import common_pb2
 from smg.engines._generated import vllm_engine_pb2 as pb
 from smg.testing.generation import Generation, Servicer
 from smg.testing.options import EngineOptions
-from smg.testing.prefixes import BLOCK
 from smg.testing.vocabulary import Vocabulary
 
 TOKENIZER_SLICE = 64 * 1024
@@ -42,30 +41,44 @@ def model_info(vocabulary: Vocabulary, options: EngineOptions) -> pb.GetModelInf
     )
 
 
-def server_info(servicer: Servicer, uptime: float) -> pb.GetServerInfoResponse:
+def server_info(options: EngineOptions, uptime: float) -> pb.GetServerInfoResponse:
     """What each servicer fills in."""
-    message = pb.GetServerInfoResponse(data_parallel_size=1, block_size=BLOCK)
-    if servicer is Servicer.RUST:
+    message = pb.GetServerInfoResponse(
+        data_parallel_size=options.ranks, block_size=options.block_size
+    )
+    if options.servicer is Servicer.RUST:
         message.uptime_seconds = uptime
         message.server_type = "vllm-grpc"
     return message
 
 
-def loads(running: Sequence[Generation]) -> pb.GetLoadsResponse:
-    """How much is being sent."""
+def loads(ranks: Sequence[Sequence[Generation]]) -> pb.GetLoadsResponse:
+    """How much each rank is sending."""
+    return pb.GetLoadsResponse(
+        timestamp=datetime.now(UTC).isoformat(),
+        version=f"scripted-{__version__}",
+        dp_rank_count=len(ranks),
+        loads=[_load(rank, running) for rank, running in enumerate(ranks)],
+    )
+
+
+def _load(rank: int, running: Sequence[Generation]) -> pb.SchedulerLoad:
     used = sum(generation.prompt_tokens for generation in running)
-    load = pb.SchedulerLoad(
+    return pb.SchedulerLoad(
+        dp_rank=rank,
         num_running_reqs=len(running),
         num_total_reqs=len(running),
         num_used_tokens=used,
         max_total_num_tokens=CACHE_TOKENS,
         token_usage=min(1.0, used / CACHE_TOKENS),
     )
-    return pb.GetLoadsResponse(
-        timestamp=datetime.now(UTC).isoformat(),
-        version=f"scripted-{__version__}",
-        dp_rank_count=1,
-        loads=[load],
+
+
+def engine_load(running: Sequence[Generation]) -> common_pb2.EngineLoad:
+    """The same of one rank, as it goes out with events."""
+    load = _load(0, running)
+    return common_pb2.EngineLoad(
+        running_requests=load.num_running_reqs, token_usage=load.token_usage
     )
 
 

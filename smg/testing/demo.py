@@ -77,9 +77,9 @@ async def _converse(running: Gateway, listening: Any, *, once: bool) -> int:
 async def _turn(running: Gateway, base_url: str) -> None:
     """One agent turn with the official client, shown as it happens."""
     try:
-        from openai import AsyncOpenAI  # noqa: PLC0415 - a development package.
+        from openai import AsyncOpenAI  # noqa: PLC0415 - an extra
     except ImportError as error:
-        raise ConfigError("smg demo needs the openai package: pip install 'smg[dev]'") from error
+        raise ConfigError("smg demo needs the openai package: pip install 'smg[demo]'") from error
     model = running.models.all()[0].name
     async with AsyncOpenAI(base_url=f"{base_url}/v1", api_key="none") as client:
         _say(f"\n> {QUESTION}\n")

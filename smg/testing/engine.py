@@ -25,6 +25,7 @@ import grpc.aio
 
 from smg.errors import ConfigError
 from smg.testing.generation import Servicer
+from smg.testing.kv import KvCaches
 from smg.testing.options import EngineOptions
 from smg.testing.script import Script
 from smg.testing.servicer import EngineServicer, Received
@@ -102,6 +103,11 @@ class ScriptedEngine:
         """The request ids that Abort was called with."""
         return self._servicer.aborts
 
+    @property
+    def caches(self) -> KvCaches:
+        """Its prefix caches, and what is told of them."""
+        return self._servicer.caches
+
     def become_healthy(self, healthy: bool = True) -> None:
         """Change what HealthCheck says."""
         self._servicer.healthy = healthy
@@ -133,6 +139,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--per-chunk", type=_count, default=1, help="tokens in a chunk")
     parser.add_argument("--max-context", type=_count, default=defaults.max_context)
     parser.add_argument("--servicer", type=Servicer, choices=list(Servicer), default="python")
+    parser.add_argument("--ranks", type=_count, default=defaults.ranks, help="data-parallel ranks")
+    parser.add_argument("--block-size", type=_count, default=defaults.block_size)
+    parser.add_argument("--cache-blocks", type=_count, default=defaults.cache_blocks)
+    parser.add_argument(
+        "--kv-events", action=argparse.BooleanOptionalAction, default=defaults.kv_events
+    )
     parser.add_argument(
         "--announce", action="store_true", help="print `listening on HOST:PORT` on stdout"
     )
@@ -163,6 +175,10 @@ async def _serve(arguments: argparse.Namespace) -> None:
         per_chunk=arguments.per_chunk,
         max_context=arguments.max_context,
         servicer=arguments.servicer,
+        ranks=arguments.ranks,
+        block_size=arguments.block_size,
+        cache_blocks=arguments.cache_blocks,
+        kv_events=arguments.kv_events,
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

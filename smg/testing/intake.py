@@ -5,6 +5,7 @@ The guards are those of vLLM with its Python or its Rust servicer. Nothing here 
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from itertools import count
 
 import grpc
 
@@ -15,8 +16,8 @@ from smg.testing.constraints import ConstraintInvalid, read_constraint
 from smg.testing.directives import DirectiveInvalid
 from smg.testing.generation import Generation, Servicer, cut
 from smg.testing.instances import SchemaUnusable
+from smg.testing.kv import KvCaches
 from smg.testing.options import EngineOptions
-from smg.testing.prefixes import PrefixCache
 from smg.testing.script import Script
 from smg.testing.vocabulary import Vocabulary
 
@@ -42,16 +43,20 @@ class Accepted:
     prompt_ids: Sequence[int]
     answer: Answer
     generation: Generation
+    rank: int
 
 
 class Intake:
     """Reads requests for one engine."""
 
-    def __init__(self, script: Script, options: EngineOptions, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, script: Script, options: EngineOptions, vocabulary: Vocabulary, caches: KvCaches
+    ) -> None:
         self._script = script
         self._options = options
         self._vocabulary = vocabulary
-        self._prefixes = PrefixCache()
+        self._caches = caches
+        self._turns = count()
 
     def accept(self, request: pb.GenerateRequest, in_flight: Set[str]) -> Accepted:
         """Lay a generation out.
@@ -69,11 +74,15 @@ class Intake:
             answer = decide(conversation, demand, self._script, self._options.max_context)
         except UNDERSTOOD_BADLY as error:
             raise Refusal(str(error)) from error
-        return Accepted(conversation, ids, answer, self._generation(request, ids, answer))
+        rank = self._rank(request)
+        cached = self._caches.meet(ids, rank)
+        generation = self._generation(request, ids, answer, cached)
+        return Accepted(conversation, ids, answer, generation, rank)
 
     def _check_request(self, request: pb.GenerateRequest, in_flight: Set[str]) -> None:
-        if request.data_parallel_rank > 0:
-            raise Refusal(f"data_parallel_rank {request.data_parallel_rank} is out of range [0, 1)")
+        rank, ranks = request.data_parallel_rank, self._options.ranks
+        if not 0 <= rank < ranks:
+            raise Refusal(f"data_parallel_rank {rank} is out of range [0, {ranks})")
         if self._options.servicer is Servicer.PYTHON:
             return
         if not request.request_id:
@@ -115,8 +124,14 @@ class Intake:
         if sampling.HasField("prompt_logprobs"):
             raise Refusal("The scripted engine has no prompt_logprobs")
 
+    def _rank(self, request: pb.GenerateRequest) -> int:
+        """The rank that is asked for, or each in turn."""
+        if request.HasField("data_parallel_rank"):
+            return request.data_parallel_rank
+        return next(self._turns) % self._options.ranks
+
     def _generation(
-        self, request: pb.GenerateRequest, ids: Sequence[int], answer: Answer
+        self, request: pb.GenerateRequest, ids: Sequence[int], answer: Answer, cached: int
     ) -> Generation:
         sampling = request.sampling_params
         room = self._options.max_context - len(ids)
@@ -124,7 +139,7 @@ class Intake:
         return Generation(
             tokens=cut(written, sampling, room, self._vocabulary),
             prompt_tokens=len(ids),
-            cached_tokens=self._prefixes.meet(ids),
+            cached_tokens=cached,
             top=sampling.logprobs if sampling.HasField("logprobs") else None,
             vocabulary_size=self._vocabulary.size,
             servicer=self._options.servicer,

@@ -22,3 +22,11 @@ class EngineOptions:
     max_context: int = 32768
     """Most tokens of prompt and answer together."""
     servicer: Servicer = Servicer.PYTHON
+    ranks: int = 1
+    """Data-parallel ranks, each with a cache of its own."""
+    block_size: int = 16
+    """Tokens in a block of the prefix cache."""
+    cache_blocks: int = 1 << 16
+    """Blocks that a rank's prefix cache has room for."""
+    kv_events: bool = True
+    """Whether it tells what its caches go through."""

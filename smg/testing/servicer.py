@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from smg.testing.answer import Answer
 from smg.testing.chatml import Conversation
 from smg.testing.generation import Generation
 from smg.testing.intake import Intake, Refusal
+from smg.testing.kv import EventsLost, KvCaches
 from smg.testing.options import EngineOptions
 from smg.testing.reply import Failure
 from smg.testing.script import Script
@@ -42,6 +44,8 @@ class Received:
     prompt: str
     """The prompt as text, with its control tokens."""
     conversation: Conversation
+    rank: int = 0
+    """Where it runs: as the request says, else each rank in turn."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """What the call carried beside the message."""
     finish: str | None = None
@@ -81,7 +85,8 @@ class EngineServicer:
         self.requests: deque[Received] = deque(maxlen=REMEMBERED)
         self.aborts: deque[str] = deque(maxlen=REMEMBERED)
         self.healthy = True
-        self._intake = Intake(script, options, vocabulary)
+        self.caches = KvCaches(options, lambda rank: about.engine_load(self._on(rank)))
+        self._intake = Intake(script, options, vocabulary, self.caches)
         self._options = options
         self._vocabulary = vocabulary
         self._running: dict[str, list[_Running]] = {}
@@ -107,6 +112,7 @@ class EngineServicer:
             "GetServerInfo": (unary, self.server_info, pb.GetServerInfoRequest),
             "GetLoads": (unary, self.loads, pb.GetLoadsRequest),
             "GetTokenizer": (stream, self.tokenizer, common_pb2.GetTokenizerRequest),
+            "SubscribeKvEvents": (stream, self.kv_events, common_pb2.SubscribeKvEventsRequest),
         }
         handlers = {
             name: kind(rpc, request_deserializer=message.FromString, response_serializer=_serialize)
@@ -140,6 +146,7 @@ class EngineServicer:
             prompt_ids=accepted.prompt_ids,
             prompt=self._vocabulary.decode(accepted.prompt_ids),
             conversation=accepted.conversation,
+            rank=accepted.rank,
             metadata={key: str(value) for key, value in context.invocation_metadata() or ()},
         )
         self.requests.append(received)
@@ -212,11 +219,15 @@ class EngineServicer:
         self, _request: pb.GetServerInfoRequest, _: Context
     ) -> pb.GetServerInfoResponse:
         """What the servicer that is played fills in."""
-        return about.server_info(self._options.servicer, time.monotonic() - self._started)
+        return about.server_info(self._options, time.monotonic() - self._started)
 
     async def loads(self, _request: pb.GetLoadsRequest, _: Context) -> pb.GetLoadsResponse:
         """How much is being sent."""
-        return about.loads([one.generation for same in self._running.values() for one in same])
+        return about.loads([self._on(rank) for rank in range(self._options.ranks)])
+
+    def _on(self, rank: int) -> list[Generation]:
+        running = [one for same in self._running.values() for one in same]
+        return [one.generation for one in running if one.received.rank == rank]
 
     async def tokenizer(
         self, _request: common_pb2.GetTokenizerRequest, _: Context
@@ -224,6 +235,21 @@ class EngineServicer:
         """The model folder as a ZIP archive."""
         for chunk in about.tokenizer_files(self._vocabulary):
             yield chunk
+
+    async def kv_events(
+        self, request: common_pb2.SubscribeKvEventsRequest, context: Context
+    ) -> AsyncIterator[common_pb2.KvEventBatch]:
+        """What the prefix caches go through."""
+        if not self._options.kv_events:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "KV cache events not enabled")
+        if request.start_sequence_number:
+            await context.abort(grpc.StatusCode.OUT_OF_RANGE, "Nothing is kept to resume from")
+        try:
+            async with aclosing(self.caches.stream()) as batches:
+                async for batch in batches:
+                    yield batch
+        except EventsLost:
+            await context.abort(grpc.StatusCode.DATA_LOSS, "As a test has said")
 
 
 def _serialize(message: Any) -> bytes:

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import uvicorn
 from mcp.server.mcpserver import Context, Image, MCPServer
@@ -123,9 +123,9 @@ def new_server(*, misbehave: bool = False) -> MCPServer:
 
     @server.tool()
     def current_time(timezone: str = "UTC") -> str:
-        """Tell the date and time in a time zone such as Europe/Berlin."""
+        """Tell the date and time in a time zone such as Europe/Berlin, or its city."""
         try:
-            zone = ZoneInfo(timezone)
+            zone = ZoneInfo(_zone_of(timezone))
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise ToolError(f"There is no time zone {timezone!r}") from error
         return datetime.now(zone).isoformat(timespec="seconds")
@@ -133,6 +133,13 @@ def new_server(*, misbehave: bool = False) -> MCPServer:
     if misbehave:
         _Misbehaviour().join(server)
     return server
+
+
+def _zone_of(place: str) -> str:
+    """The time zone of a city that has one; any other name as it is."""
+    city = "/" + place.strip().replace(" ", "_").casefold()
+    zones = sorted(zone for zone in available_timezones() if zone.casefold().endswith(city))
+    return zones[0] if zones else place
 
 
 @dataclass(slots=True)

@@ -84,6 +84,10 @@ class HttpEngine:
         self._metadata = metadata
         self._client = new_client(api_key)
 
+    def use_key(self, api_key: str) -> None:
+        """Send another key from now on."""
+        self._client.headers["authorization"] = f"Bearer {api_key}"
+
     async def generate(
         self, request_id: str, prompt: PromptTokens
     ) -> AsyncGenerator[ChatChunk, None]:

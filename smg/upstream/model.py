@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smg.agent.loop import Generate
-from smg.agent.run import Spoken
+from smg.agent.run import Spoken, Start
 from smg.engines.base import Engine, EngineInfo
 from smg.engines.embedding import Embedding
 from smg.errors import InvalidRequest
@@ -130,6 +130,11 @@ class UpstreamModel:
         """The name of the worker that a generation will be tried on first, and why."""
         place = self.pool.plan(prepared)
         return (place.worker.alias, place.reason) if place else None
+
+    def start_of(self, prepared: ChatPrompt) -> Start:
+        """What a generation will start from, and where."""
+        place = self.pool.plan(prepared)
+        return Start(prepared.digest, place.worker.alias if place else "")
 
     def worker_of(self, turn_id: str) -> str | None:
         """The name of the worker of a turn's last generation."""

@@ -1,71 +1,112 @@
 """Admission: requests that make a model work pass the gates; all others pass by.
 
-Middleware in plain ASGI, so that a stream keeps its place until its last byte. What a request asks
-for is not looked at, only its path, its key and its priority.
+Middleware in plain ASGI gives each connection an entrance, and takes back with its last byte what
+was taken there. The endpoint goes through it once it has read what is asked for, and before any
+work: until then nobody knows the model.
 """
 
 import asyncio
-import time
-from collections import deque
-from collections.abc import Coroutine, Mapping
-from contextlib import AsyncExitStack
-from typing import Any, Final
+from contextlib import ExitStack
+from typing import Final
 
+from fastapi import Request
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from smg.errors import GatewayError, Unauthorized
 from smg.web.auth import OwnerOf
+from smg.web.body import disconnected
+from smg.web.doors import Doors
 from smg.web.errors import response_for
-from smg.web.gate import Busy, Gate, GateRules, Priority, ShuttingDown
+from smg.web.line import Place, Priority
 
 PRIORITY_HEADER: Final = "x-smg-priority"
 GENERATING: Final = frozenset(
-    {"/v1/responses", "/v1/responses/compact", "/v1/chat/completions", "/v1/completions"}
+    {
+        "/v1/responses",
+        "/v1/responses/compact",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+    }
 )
-LARGEST_HELD: Final = 1024 * 1024
-"""Of a waiting request's body; while more is to come it is not seen whether its client leaves."""
+_ENTRANCE: Final = "smg.entrance"
+_BY_NAME: Final = {
+    priority.name: priority for priority in Priority if priority is not Priority.BACKGROUND
+}
 
 
-class Doors:
-    """The gate of all requests, and one for each key; closed for good at shutdown."""
+class Gone(Exception):
+    """Raised when a client has left before it was let in: nobody is there to be answered."""
 
-    def __init__(self, rules: GateRules, key_rules: GateRules) -> None:
-        self.common = Gate(rules)
-        self._closed_at: float | None = None
-        self._key_rules = key_rules
-        self._keys: dict[str, Gate] = {}
 
-    def of(self, owner: str) -> Gate:
-        """The gate of one key's requests."""
-        if owner not in self._keys:  # As many as there are keys.
-            self._keys[owner] = Gate(self._key_rules)
-        return self._keys[owner]
+class Entrance:
+    """One connection's way in, and the places that it has."""
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether the gateway is shutting down."""
-        return self._closed_at is not None
+    def __init__(self, doors: Doors, priority: Priority) -> None:
+        self.doors = doors
+        self._priority = priority
+        self._arrival = ExitStack()
+        self._places: list[Place] = []
 
-    def close(self) -> None:
-        """Let nobody in any more."""
-        if self._closed_at is None:
-            self._closed_at = time.monotonic()
+    def arrive(self, owner: str) -> None:
+        """Be on the way: what is wanted has yet to be read.
 
-    def grace_left(self, grace_s: float) -> float:
-        """What is left of the time that those inside have since the doors were closed."""
-        passed = 0.0 if self._closed_at is None else time.monotonic() - self._closed_at
-        return max(0.0, grace_s - passed)
+        Raises:
+            ShuttingDown: nobody is let in any more.
+            Busy: the line is full.
+        """
+        self._arrival.enter_context(self.doors.arriving(owner))
 
-    @property
-    def states(self) -> Mapping[str, int]:
-        """How many are inside, wait, and were refused."""
-        gates = [self.common, *self._keys.values()]
-        return {
-            "running": self.common.running,
-            "waiting": sum(gate.waiting for gate in gates),
-            "refused": sum(gate.refused for gate in gates),
-        }
+    async def enter(self, owner: str, model: str) -> Place:
+        """A place, which is given back with the connection's end.
+
+        Raises:
+            ShuttingDown: nobody is let in any more.
+            Busy: too many came too quickly, too many wait, or the wait was too long.
+        """
+        self._arrival.close()
+        place = await self.doors.enter(owner, model, self._priority)
+        self._places.append(place)
+        return place
+
+    def leave(self) -> None:
+        """Give back what was taken."""
+        self._arrival.close()
+        while self._places:
+            self._places.pop().leave()
+
+
+def entrance_of(connection: HTTPConnection) -> Entrance:
+    """The entrance that the middleware has made."""
+    entrance = connection.scope[_ENTRANCE]
+    assert isinstance(entrance, Entrance)
+    return entrance
+
+
+async def admitted(request: Request, owner: str, model: str) -> Place:
+    """A place for a request whose body was read, as long as its answer takes.
+
+    Raises:
+        ShuttingDown: nobody is let in any more.
+        Busy: too many came too quickly, too many wait, or the wait was too long.
+        Gone: the client has left the line.
+    """
+    entering = asyncio.create_task(entrance_of(request).enter(owner, model))
+    await asyncio.sleep(0)
+    if entering.done():  # Nearly always: nothing waits.
+        return entering.result()
+    gone = asyncio.create_task(disconnected(request))
+    try:
+        await asyncio.wait({entering, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not entering.done():
+            entering.cancel()
+        gone.cancel()
+        await asyncio.wait({entering, gone})
+    if entering.cancelled():
+        raise Gone
+    return entering.result()
 
 
 class Admission:
@@ -77,83 +118,39 @@ class Admission:
         self._owner_of = owner_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, now or later, or refuse it."""
-        if not _makes_work(scope):
+        """Give a connection its entrance; refuse at once whom it would be closed to."""
+        if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        inbox = _Inbox(receive)
-        async with AsyncExitStack() as places:
-            try:
-                if self._doors.is_closed:
-                    raise ShuttingDown("The gateway is shutting down.")
-                if not await inbox.unless_gone(self._enter(scope, places)):
-                    return
-            except Unauthorized:
-                pass  # The endpoint says so, and does nothing else.
-            except GatewayError as error:
-                await _refuse(error, scope, receive, send)
-                return
-            await self._app(scope, inbox.receive, send)
-
-    async def _enter(self, scope: Scope, places: AsyncExitStack) -> None:
         connection = HTTPConnection(scope)
-        priority = _priority(connection.headers.get(PRIORITY_HEADER, ""))
-        # The key's gate first: who waits there takes no common place.
-        for gate in (self._doors.of(self._owner_of(connection)), self._doors.common):
-            await places.enter_async_context(gate.place(priority))
+        entrance = Entrance(self._doors, _priority(connection))
+        scope[_ENTRANCE] = entrance
+        try:
+            refusal = self._refusal(entrance, connection)
+            app = self._app if refusal is None else response_for(refusal)
+            await app(scope, receive, send)
+        except Gone:
+            return
+        finally:
+            entrance.leave()
+
+    def _refusal(self, entrance: Entrance, connection: HTTPConnection) -> GatewayError | None:
+        if not _makes_work(connection.scope):
+            return None
+        try:
+            entrance.arrive(self._owner_of(connection))
+        except Unauthorized:
+            return None  # The endpoint says so, and does nothing else.
+        except GatewayError as error:
+            return error
+        return None
 
 
 def _makes_work(scope: Scope) -> bool:
     return scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in GENERATING
 
 
-def _priority(text: str) -> Priority:
+def _priority(connection: HTTPConnection) -> Priority:
     """An unknown word is no reason to refuse a request."""
-    return Priority.__members__.get(text.strip().upper(), Priority.DEFAULT)
-
-
-async def _refuse(error: GatewayError, scope: Scope, receive: Receive, send: Send) -> None:
-    response = response_for(error)
-    if isinstance(error, Busy):
-        response.headers["retry-after"] = str(error.retry_after)
-    await response(scope, receive, send)
-
-
-class _Inbox:
-    """What a client sends while its request waits, kept for the endpoint."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._kept: deque[Message] = deque()
-
-    async def receive(self) -> Message:
-        """The next message, of those kept first."""
-        return self._kept.popleft() if self._kept else await self._receive()
-
-    async def unless_gone(self, entering: Coroutine[Any, Any, None]) -> bool:
-        """Wait for a place; whether the client was still there when it came."""
-        place = asyncio.create_task(entering)
-        await asyncio.sleep(0)
-        if place.done():  # Nearly always: nothing waits.
-            place.result()
-            return True
-        gone = asyncio.create_task(self._gone())
-        try:
-            await asyncio.wait({place, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if not place.done():
-                place.cancel()
-            gone.cancel()
-            await asyncio.wait({place, gone})
-        return not place.cancelled() and place.result() is None
-
-    async def _gone(self) -> None:
-        """Return when the client has left, keeping what it sends before."""
-        held = 0
-        while held <= LARGEST_HELD:
-            message = await self._receive()
-            self._kept.append(message)
-            if message["type"] == "http.disconnect":
-                return
-            held += len(message.get("body", b""))
-        await asyncio.Event().wait()
+    text = connection.headers.get(PRIORITY_HEADER, "")
+    return _BY_NAME.get(text.strip().upper(), Priority.DEFAULT)

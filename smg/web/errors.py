@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from smg.errors import GatewayError, InvalidRequest, NotFound
+from smg.web.gate import Busy
 
 _CODES = {
     "missing": "missing_required_parameter",
@@ -78,9 +79,17 @@ _UNION_MEMBERS = frozenset({"str", "int", "float", "bool", "constrained-str", "l
 
 
 def response_for(error: GatewayError) -> JSONResponse:
-    """The error as a client reads it; a 503 says when to come back."""
-    headers = {"retry-after": "1"} if error.status in (429, 503) else None
+    """The error as a client reads it; 429 and 503 say when to come back."""
+    seconds = retry_after(error)
+    headers = {"retry-after": str(seconds)} if seconds else None
     return JSONResponse(error.envelope(), status_code=error.status, headers=headers)
+
+
+def retry_after(error: GatewayError) -> int | None:
+    """In how many seconds a client may come again; `None`: it need not."""
+    if isinstance(error, Busy):
+        return error.retry_after
+    return 1 if error.status in (429, 503) else None
 
 
 async def on_gateway_error(_request: Request, error: Exception) -> JSONResponse:

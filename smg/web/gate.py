@@ -1,22 +1,15 @@
-"""How much work is let in at once, and in which order the rest waits.
+"""Limits: how many may be inside at once, how many wait for that, how many may begin in a second.
 
-Requests ask for a place and give it back; who finds none waits in line, and who would wait in vain
-is refused at once. Knows neither HTTP nor what the work is.
+A gate counts, and says whether there is room; who stands before which gates, and who is next, is
+the line's affair (`line.py`). Knows neither HTTP nor what the work is.
 """
 
-import asyncio
 import math
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 
 from smg.errors import GatewayError, RateLimited
-
-PATIENCE = 0.5
-"""After this part of the longest wait a request comes before all others: none starves."""
 
 Clock = Callable[[], float]
 
@@ -34,14 +27,6 @@ class ShuttingDown(GatewayError):
 
     status = 503
     default_code = "shutting_down"
-
-
-class Priority(IntEnum):
-    """Who is let in first."""
-
-    HIGH = 0
-    DEFAULT = 1
-    LOW = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,97 +52,71 @@ class TokenBucket:
         self._left = self._size
         self._at = clock()
 
-    def take(self) -> float:
-        """Take one; else the seconds until there will be one, and 0 if it was taken."""
+    def wait_s(self) -> float:
+        """The seconds until one can be taken; 0: now."""
         if self._rate <= 0:
             return 0.0
         now = self._clock()
         self._left = min(self._size, self._left + (now - self._at) * self._rate)
         self._at = now
-        if self._left < 1:
-            return (1 - self._left) / self._rate
-        self._left -= 1
-        return 0.0
+        return max(0.0, 1 - self._left) / self._rate
 
-
-@dataclass(eq=False, slots=True)
-class _Ticket:
-    since: float
-    called: asyncio.Event
+    def take(self) -> float:
+        """Take one; else the seconds until there will be one, and 0 if it was taken."""
+        wait_s = self.wait_s()
+        if not wait_s:
+            self._left -= 1
+        return wait_s
 
 
 class Gate:
-    """A number of places, and a line before them for each priority."""
+    """What one limit is about: all requests, those of one key, or those to one model."""
 
-    def __init__(self, rules: GateRules, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, rules: GateRules, whose: str = "requests", clock: Clock = time.monotonic
+    ) -> None:
+        """`whose` names what is limited, to those who are refused."""
+        self.rules = rules
         self.running = 0
+        self.waiting = 0
+        """How many stand in line because of it."""
+        self.arriving = 0
+        """How many are on their way to it: what they want is still being read."""
         self.refused = 0
-        self._rules = rules
-        self._clock = clock
-        self._bucket = TokenBucket(rules.per_second, clock)
-        self._lines: dict[Priority, deque[_Ticket]] = {each: deque() for each in Priority}
+        self.bucket = TokenBucket(rules.per_second, clock)
+        self._whose = whose
 
     @property
-    def waiting(self) -> int:
-        """How many stand in line."""
-        return sum(map(len, self._lines.values()))
+    def has_room(self) -> bool:
+        """Whether one more may be inside."""
+        return not self.rules.places or self.running < self.rules.places
 
-    @asynccontextmanager
-    async def place(self, priority: Priority = Priority.DEFAULT) -> AsyncGenerator[None, None]:
-        """Hold a place for as long as the block lasts, waiting for it if need be.
+    def check_arrival(self) -> None:
+        """Refuse at once whom a full line would refuse later.
 
         Raises:
-            Busy: too many came too quickly, too many wait, or the wait was too long.
+            Busy: places and line are taken, or will be by those who are on their way.
         """
-        wait_s = self._bucket.take()
-        if wait_s:
-            raise self._refusal("Too many requests a second.", wait_s)
-        await self._enter(priority)
-        try:
-            yield
-        finally:
-            self._leave()
+        rules = self.rules
+        ahead = self.running + self.waiting + self.arriving
+        if rules.places and ahead >= rules.places + rules.waiting:
+            raise self.too_many()
 
-    async def _enter(self, priority: Priority) -> None:
-        rules = self._rules
-        if not rules.places or (self.running < rules.places and not self.waiting):
-            self.running += 1
-            return
-        if self.waiting >= rules.waiting:
-            raise self._refusal("Too many requests are waiting.", 1)
-        ticket = _Ticket(self._clock(), asyncio.Event())
-        self._lines[priority].append(ticket)
-        try:
-            async with asyncio.timeout(rules.wait_s):
-                await ticket.called.wait()
-        except BaseException as error:
-            self._give_up(priority, ticket)
-            if isinstance(error, TimeoutError):
-                told = f"No place became free within {rules.wait_s:g} s."
-                raise self._refusal(told, 1) from error
-            raise
+    def too_many(self) -> Busy:
+        """The refusal of whom the line has no room for."""
+        return self.refusal(f"Too many {self._whose} are running or waiting.", 1)
 
-    def _give_up(self, priority: Priority, ticket: _Ticket) -> None:
-        if ticket.called.is_set():
-            self._leave()  # It was called in the very moment it gave up.
-        else:
-            self._lines[priority].remove(ticket)
+    def too_late(self) -> Busy:
+        """The refusal of who has waited in vain."""
+        return self.refusal(
+            f"No place for {self._whose} became free within {self.rules.wait_s:g} s.", 1
+        )
 
-    def _leave(self) -> None:
-        self.running -= 1
-        ticket = self._next()
-        if ticket is not None:
-            self.running += 1  # Its place from now on, also before it wakes up.
-            ticket.called.set()
+    def too_quick(self, wait_s: float) -> Busy:
+        """The refusal of who comes too soon after others."""
+        return self.refusal(f"Too many {self._whose} a second.", wait_s)
 
-    def _next(self) -> _Ticket | None:
-        lines = [line for line in self._lines.values() if line]
-        if not lines:
-            return None
-        oldest = min(lines, key=lambda line: line[0].since)
-        has_waited = self._clock() - oldest[0].since >= PATIENCE * self._rules.wait_s
-        return (oldest if has_waited else lines[0]).popleft()
-
-    def _refusal(self, message: str, wait_s: float) -> Busy:
+    def refusal(self, message: str, wait_s: float) -> Busy:
+        """Count a refusal, and make it."""
         self.refused += 1
         return Busy(message, wait_s)

@@ -52,7 +52,10 @@ class ShownModels(Protocol):
 
 
 def new_router(
-    models: ShownModels, damage: Callable[[], str | None], owner_of: OwnerOf
+    models: ShownModels,
+    damage: Callable[[], str | None],
+    is_closing: Callable[[], bool],
+    owner_of: OwnerOf,
 ) -> APIRouter:
     """The routes; health needs no key. `damage`: why nothing can be stored, if so."""
     router = APIRouter(tags=["Gateway"])
@@ -68,13 +71,16 @@ def new_router(
         """Whether a request could be served: all models have a worker, and it can be stored."""
         down = [model.name for model in models.all() if not model.is_ready]
         storage = damage()
-        ready = bool(models.all()) and not down and storage is None
+        ready = models.all() and not down and storage is None
+        status = "ready" if ready else "not ready"
+        if is_closing():
+            status = "draining"
         body = {
-            "status": "ready" if ready else "not ready",
+            "status": status,
             "models_without_worker": down,
             "storage": "ok" if storage is None else f"damaged: {storage}",
         }
-        return JSONResponse(body, status_code=200 if ready else 503)
+        return JSONResponse(body, status_code=200 if status == "ready" else 503)
 
     @router.get("/v1/models")
     async def listing(request: Request) -> Json:

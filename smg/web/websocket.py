@@ -41,9 +41,9 @@ class TextSocket:
         except (WebSocketDisconnect, OSError) as error:
             raise ClientGone from error
 
-    async def close(self) -> None:
+    async def close(self, code: int) -> None:
         """Close the connection in order."""
-        await self._websocket.close()
+        await self._websocket.close(code)
 
 
 async def refuse(websocket: WebSocket, error: GatewayError) -> None:

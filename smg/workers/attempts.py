@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from smg.errors import EngineError, WorkerOverloaded, WorkerTimeout, WorkerUnavailable
+from smg.workers.health import Health
 from smg.workers.policies.base import Ranking
 from smg.workers.retries import Budget, Retries
 from smg.workers.worker import Worker
@@ -34,6 +35,8 @@ class Attempts:
         self._rank = rank
         self._tried: set[Worker] = set()
         self._hung: set[Worker] = set()
+        self._gone: set[Health] = set()
+        """Engines that could not be reached since the last pause: another rank cannot be either."""
         self._failures: list[EngineError] = []
 
     def next_place(self) -> Place | None:
@@ -42,7 +45,7 @@ class Attempts:
             return None
         ranking = self._rank(self._tried)
         for number, worker in enumerate(ranking.workers):
-            if worker not in self._tried:
+            if worker not in self._tried and worker.health not in self._gone:
                 self._left -= 1
                 self._tried.add(worker)
                 return Place(worker, ranking.reason if number == 0 else "others have failed")
@@ -53,6 +56,7 @@ class Attempts:
         if self._left <= 0 or not self._tried - self._hung or not self._budget.spend():
             return False
         self._tried = set(self._hung)
+        self._gone.clear()
         self.pauses += 1
         return True
 
@@ -66,10 +70,16 @@ class Attempts:
         self._failures.append(error)
         if isinstance(error, WorkerUnavailable):
             worker.mark_down(error)
+            self._gone.add(worker.health)
         elif isinstance(error, WorkerTimeout):
             self._hung.add(worker)
         elif not isinstance(error, WorkerOverloaded):
             raise error
+
+    @property
+    def last(self) -> EngineError | None:
+        """What the last failure was."""
+        return self._failures[-1] if self._failures else None
 
     def error(self) -> EngineError:
         """One error for all the tries."""

@@ -57,6 +57,9 @@ class Breaker:
         self._opened_at: float | None = None
         self._trials_passed = 0
         self._trial_runs = False
+        self._was_tried = False
+        self.changes = dict.fromkeys(BreakerState, 0)
+        """How often it came into each state."""
 
     @property
     def state(self) -> BreakerState:
@@ -79,6 +82,8 @@ class Breaker:
         if self.state is not BreakerState.HALF_OPEN or self._trial_runs:
             return False
         self._trial_runs = True
+        self.changes[BreakerState.HALF_OPEN] += not self._was_tried
+        self._was_tried = True
         return True
 
     def succeed(self, *, trial: bool) -> None:
@@ -88,6 +93,7 @@ class Breaker:
             self._trials_passed += 1
             if self._trials_passed >= self.rules.successes:
                 self._opened_at = None
+                self.changes[BreakerState.CLOSED] += 1
                 self._parts.clear()
         elif self._opened_at is None:
             self._part().successes += 1
@@ -108,6 +114,8 @@ class Breaker:
 
     def _open(self) -> None:
         self._opened_at = self._clock()
+        self._was_tried = False
+        self.changes[BreakerState.OPEN] += 1
         self._trials_passed = 0
         self._trial_runs = False
 

@@ -25,8 +25,12 @@ class Observer(Protocol):
         """A try has failed."""
         ...
 
-    def retried(self, pause_s: float) -> None:
-        """All workers have failed a generation, and it will be tried again after a pause."""
+    def retried(self, model: str, error: EngineError) -> None:
+        """All workers have failed a generation, the last of them so; it will be tried again."""
+        ...
+
+    def gave_up(self, model: str, error: EngineError) -> None:
+        """No worker took a generation, and it will not be tried again."""
         ...
 
 
@@ -45,5 +49,8 @@ class NoObserver:
     def failed(self, worker: Worker, error: EngineError) -> None:
         """A try has failed."""
 
-    def retried(self, pause_s: float) -> None:
-        """All workers have failed a generation, and it will be tried again after a pause."""
+    def retried(self, model: str, error: EngineError) -> None:
+        """All workers have failed a generation, the last of them so; it will be tried again."""
+
+    def gave_up(self, model: str, error: EngineError) -> None:
+        """No worker took a generation, and it will not be tried again."""

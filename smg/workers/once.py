@@ -29,6 +29,8 @@ async def ask_one(
     failure: EngineError = WorkerUnavailable("This model has no worker that takes requests")
     ready = [worker for worker in pool.workers if worker.is_available]
     for worker in sorted(ready, key=lambda one: one.in_flight):
+        if not worker.is_up:
+            continue  # Another rank of it has just failed.
         with worker.busy(tokens):
             try:
                 return await ask(worker.engine)

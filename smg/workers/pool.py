@@ -9,16 +9,17 @@ import logging
 import random
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Sequence
+from collections.abc import AsyncGenerator, Callable, Container, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 
 from smg.engines.base import EngineChunk, EngineInfo, PromptTokens
 from smg.errors import EngineError
 from smg.workers.attempts import Attempts, Place
+from smg.workers.health import Health
 from smg.workers.observer import NoObserver, Observer
 from smg.workers.policies.base import Policy, Ranking
 from smg.workers.retries import Budget, Retries
+from smg.workers.watch import Probing, Watch
 from smg.workers.worker import Visit, Worker
 
 logger = logging.getLogger(__name__)
@@ -28,20 +29,6 @@ MAX_TURNS = 20_000
 
 LETTERS_A_TOKEN = 4
 STAYS = "the turn's worker"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probing:
-    """How often workers are asked for their health, in seconds."""
-
-    interval_s: float = 30.0
-    """While a worker is up."""
-    first_s: float = 0.5
-    """After a probe that failed; doubled each time while the worker is down."""
-    longest_s: float = 15.0
-    """The most that doubling leads to."""
-    load_interval_s: float = 10.0
-    """Between two questions for a worker's load, where the policy uses it."""
 
 
 class Pool:
@@ -56,7 +43,7 @@ class Pool:
         retries: Retries | None = None,
         observer: Observer | None = None,
     ) -> None:
-        self.workers = tuple(workers)
+        self.workers = tuple(part for worker in workers for part in worker.parts())
         self._policy = policy
         self._probing = probing or Probing()
         self._retries = retries or Retries()
@@ -64,7 +51,9 @@ class Pool:
         self._observer = observer or NoObserver()
         self._chance = random.Random()
         self._turns: OrderedDict[str, Place] = OrderedDict()
-        self._watches: dict[Worker, asyncio.Task[None]] = {}
+        self._watched = {worker.health: worker for worker in workers}
+        """Engines, and the worker that stands for all of each."""
+        self._watches: dict[Health, asyncio.Task[None]] = {}
 
     @property
     def is_ready(self) -> bool:
@@ -75,6 +64,10 @@ class Pool:
     def info(self) -> EngineInfo | None:
         """What the workers serve, as the first that has answered says it."""
         return next((worker.info for worker in self.workers if worker.info is not None), None)
+
+    @property
+    def _model(self) -> str:
+        return self.info.model if self.info else ""
 
     def worker_of(self, turn_id: str) -> Worker | None:
         """The worker that a turn's last generation was sent to."""
@@ -92,8 +85,10 @@ class Pool:
 
     async def start(self) -> None:
         """Probe every worker once, then go on in the background."""
-        await asyncio.gather(*(worker.probe() for worker in self.workers))
-        for worker in self.workers:
+        workers = list(self._watched.values())
+        await asyncio.gather(*(worker.probe() for worker in workers))
+        for worker in workers:
+            self._divide(worker)
             self._begin_watch(worker)
 
     async def close(self) -> None:
@@ -102,30 +97,34 @@ class Pool:
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
-        await asyncio.gather(*(worker.engine.close() for worker in self.workers))
+        await asyncio.gather(*(health.engine.close() for health in self._watched))
 
     def add(self, worker: Worker) -> None:
         """Take in one more worker; it is down until it has answered a probe."""
         worker.is_up = False
-        self.workers = (*self.workers, worker)
+        self._watched[worker.health] = worker
+        self.workers = (*self.workers, *worker.parts())
         self._begin_watch(worker)
 
     async def remove(self, worker: Worker, grace_s: float) -> None:
-        """Send a worker nothing more, give what it runs time to end, and let it go."""
-        worker.is_draining = True
+        """Send a worker nothing more, give what it runs time to end, and let it go.
+
+        A rank goes with all others of its worker.
+        """
+        health = worker.health
+        health.is_draining = True
         deadline = time.monotonic() + grace_s
-        while worker.in_flight and time.monotonic() < deadline:
+        while health.in_flight and time.monotonic() < deadline:
             with suppress(TimeoutError):
-                await asyncio.wait_for(worker.became_idle.wait(), deadline - time.monotonic())
-        self.workers = tuple(other for other in self.workers if other is not worker)
-        self._policy.removed(worker)
-        for turn_id in [key for key, place in self._turns.items() if place.worker is worker]:
-            del self._turns[turn_id]
-        watch = self._watches.pop(worker, None)
+                await asyncio.wait_for(health.became_idle.wait(), deadline - time.monotonic())
+        if self._watched.pop(health, None) is None:
+            return  # It went with another rank.
+        self._replace(health, ())
+        watch = self._watches.pop(health, None)
         if watch is not None:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
-        await worker.engine.close()
+        await health.engine.close()
 
     async def generate(
         self, new_request_id: Callable[[], str], prompt: PromptTokens
@@ -148,7 +147,7 @@ class Pool:
             self._note(place, prompt)
             worker = place.worker
             with worker.busy(_weight(prompt)) as visit:
-                async with aclosing(worker.engine.generate(new_request_id(), prompt)) as chunks:
+                async with aclosing(worker.generate(new_request_id(), prompt)) as chunks:
                     first = await self._first(attempts, visit, chunks)
                     if first is None:
                         continue
@@ -171,7 +170,7 @@ class Pool:
                     finally:  # Readers may leave with the last chunk, or before it.
                         self._observer.finished(worker, time.monotonic() - first_at, visit)
                     return
-        raise attempts.error()
+        raise self._given_up(attempts)
 
     async def _first(
         self, attempts: Attempts, visit: Visit, chunks: AsyncGenerator[EngineChunk, None]
@@ -184,6 +183,11 @@ class Pool:
             attempts.failed(visit.worker, error)
             return None
 
+    def _given_up(self, attempts: Attempts) -> EngineError:
+        error = attempts.error()
+        self._observer.gave_up(self._model, error)
+        return error
+
     def _failed(self, visit: Visit, error: EngineError) -> None:
         visit.fail(error)
         self._observer.failed(visit.worker, error)
@@ -193,7 +197,7 @@ class Pool:
         place = attempts.next_place()
         if place is None and attempts.may_pause():
             pause_s = self._retries.pause(attempts.pauses - 1, self._chance)
-            self._observer.retried(pause_s)
+            self._observer.retried(self._model, attempts.last or attempts.error())
             await asyncio.sleep(pause_s)
             place = attempts.next_place()
         return place
@@ -232,43 +236,28 @@ class Pool:
         if len(self._turns) > MAX_TURNS:
             self._turns.popitem(last=False)
 
+    # ---- who is here
+
     def _begin_watch(self, worker: Worker) -> None:
-        self._watches[worker] = asyncio.create_task(self._watch(worker))
+        watch = Watch(worker, self._probing, self._policy, lambda: self._divide(worker))
+        self._watches[worker.health] = asyncio.create_task(watch.run())
 
-    async def _watch(self, worker: Worker) -> None:
-        """Probe a worker for ever: now and then while it is up, more often while it is down."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._probe_for_ever(worker))
-            if self._policy.uses_loads:
-                group.create_task(self._ask_loads(worker))
+    def _divide(self, worker: Worker) -> None:
+        """Put a worker's ranks in its place, if it has just told of them."""
+        parts = worker.parts()
+        if parts != tuple(part for part in self.workers if part.health is worker.health):
+            self._replace(worker.health, parts)
 
-    async def _probe_for_ever(self, worker: Worker) -> None:
-        probing = self._probing
-        wait_s = probing.first_s
-        while True:
-            if worker.is_certain:
-                # A generation that finds it down wakes us.
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(worker.went_down.wait(), probing.interval_s)
-                wait_s = probing.first_s
-            else:
-                await asyncio.sleep(wait_s)
-                wait_s = min(2 * wait_s, probing.longest_s)
-            if await self._asked(worker, worker.probe()) and not worker.is_up:
-                wait_s = probing.first_s  # It answers: soon it may count as up.
-
-    async def _ask_loads(self, worker: Worker) -> None:
-        while True:
-            if worker.is_up:
-                await self._asked(worker, worker.ask_load())
-            await asyncio.sleep(self._probing.load_interval_s)
-
-    async def _asked(self, worker: Worker, question: Awaitable[bool]) -> bool:
-        try:
-            return await question
-        except Exception:  # A bug must not end the watching.
-            logger.exception("Probing worker %s failed", worker.address)
-            return False
+    def _replace(self, health: Health, parts: Sequence[Worker]) -> None:
+        """Let these stand for an engine; what stood for it before is forgotten."""
+        gone = {worker for worker in self.workers if worker.health is health}
+        rest = [worker for worker in self.workers if worker not in gone]
+        at = next(n for n, worker in enumerate((*self.workers, None)) if worker not in rest)
+        self.workers = (*rest[:at], *parts, *rest[at:])
+        for worker in gone:
+            self._policy.removed(worker)
+        for turn_id in [key for key, place in self._turns.items() if place.worker in gone]:
+            del self._turns[turn_id]
 
 
 def _weight(prompt: PromptTokens) -> int:

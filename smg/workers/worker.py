@@ -3,16 +3,19 @@
 It must not know other workers, nor who chooses among them.
 """
 
-import asyncio
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
+from time import monotonic
 
-from smg.engines.base import Engine, EngineChunk, EngineInfo, EngineLoad
+from smg.engines.base import Engine, EngineChunk, EngineInfo, EngineLoad, PromptTokens
+from smg.engines.fields import summed
 from smg.errors import EngineError, PromptRejected, WorkerOverloaded
 from smg.workers.breaker import Breaker
+from smg.workers.gaps import Gaps
+from smg.workers.health import Health, Thresholds
 
 logger = logging.getLogger(__name__)
 
@@ -20,20 +23,11 @@ USUAL_TOKENS = 1024
 """What a request is taken to weigh that another gateway has sent."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Thresholds:
-    """How many probes in a row change a worker's state."""
-
-    failures: int = 3
-    """For a worker that has worked before; one that has not is down after the first."""
-    successes: int = 2
-    """For a worker that was down."""
-
-
 class Visit:
     """One generation on a worker: what it weighs, and what it tells of the worker's health."""
 
     __slots__ = (
+        "_heard_at",
         "_is_trial",
         "answer_tokens",
         "cached_tokens",
@@ -50,15 +44,21 @@ class Visit:
         self.cached_tokens = 0
         """What the worker had read before, by its own word."""
         self.answer_tokens = 0
+        self._heard_at = 0.0
         self.worker = worker
         self._is_trial = worker.breaker.begin()
         worker.in_flight += 1
-        worker.became_idle.clear()
+        worker.health.began()
         worker.queued_tokens += prompt_tokens
 
     def hear(self, chunk: EngineChunk) -> None:
         """Note new tokens: with the first of them the prompt is no longer waiting."""
         tokens, worker = len(chunk.ids), self.worker
+        if tokens:
+            now = monotonic()
+            if self.answer_tokens:
+                worker.gaps.add(now - self._heard_at)
+            self._heard_at = now
         self.answer_tokens += tokens
         worker.running_tokens += tokens
         if not self.spoke:
@@ -78,8 +78,7 @@ class Visit:
         """Nothing more is coming."""
         worker, is_trial = self.worker, self._is_trial
         worker.in_flight -= 1
-        if not worker.in_flight:
-            worker.became_idle.set()
+        worker.health.ended()
         if self.spoke:
             worker.running_tokens -= self.prompt_tokens + self.answer_tokens
         else:
@@ -93,7 +92,7 @@ class Visit:
 
 
 class Worker:
-    """A running engine at one address. It counts as up until something says it is not."""
+    """What a generation is sent to: a running engine, or one data-parallel rank of it."""
 
     def __init__(
         self,
@@ -102,49 +101,95 @@ class Worker:
         breaker: Breaker | None = None,
         thresholds: Thresholds | None = None,
         alias: str | None = None,
+        divides: bool = False,
     ) -> None:
         self.engine = engine
+        self.health = Health(engine, breaker or Breaker(), thresholds or Thresholds())
+        self.rank: int | None = None
+        """The rank that it is; `None`: all of the engine, which chooses among its ranks."""
         self.address = engine.address
         self.alias = alias or hashlib.sha256(engine.address.encode()).hexdigest()[:12]
         """Names it to those who need not know where it is."""
-        self.breaker = breaker or Breaker()
-        self.is_up = True
-        self.is_draining = False
-        """Whether it is to be removed: it gets nothing new."""
         self.in_flight = 0
         """Generations this gateway is running on it."""
         self.queued_tokens = 0
         """Prompt tokens of those that have not begun to answer."""
         self.running_tokens = 0
         """Prompt and answer tokens of those that have."""
+        self.gaps = Gaps()
+        """Between the tokens of each stream."""
         self.load: EngineLoad | None = None
         """What it last said of its load, if it does."""
         self.foreign = 0
         """Generations on it that are not ours, by its last word."""
-        self.info: EngineInfo | None = None
-        """What it serves; `None` until it was asked."""
-        self.went_down = asyncio.Event()
-        """Set while it is down, or a probe has failed."""
-        self.became_idle = asyncio.Event()
-        """Set when its last generation ends."""
-        self._thresholds = thresholds or Thresholds()
-        self._failures = 0
-        self._successes = 0
+        self._divides = divides
+        self._ranks: tuple[Worker, ...] = ()
+
+    def parts(self) -> tuple["Worker", ...]:
+        """What generations are sent to: itself, or each of its ranks if that is wanted of it.
+
+        They are the same ones as long as it does not say that it has more ranks, or fewer.
+        """
+        size = ranks_of(self.info) if self._divides else 1
+        if size == 1:
+            return (self,)
+        if len(self._ranks) != size:
+            self._ranks = tuple(self._rank(number) for number in range(size))
+        return self._ranks
+
+    def _rank(self, number: int) -> "Worker":
+        rank = Worker(self.engine, alias=f"{self.alias}@{number}")
+        rank.health = self.health
+        rank.rank = number
+        rank.address = f"{self.address}@{number}"
+        return rank
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it can be reached, as far as is known."""
+        return self.health.is_up
+
+    @is_up.setter
+    def is_up(self, is_up: bool) -> None:
+        self.health.is_up = is_up
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it gets nothing new."""
+        return self.health.is_draining
+
+    @is_draining.setter
+    def is_draining(self, is_draining: bool) -> None:
+        self.health.is_draining = is_draining
 
     @property
     def is_available(self) -> bool:
         """Whether it should be sent a generation now."""
-        return self.is_up and not self.is_draining and self.breaker.allows
+        return self.health.is_available
 
     @property
-    def is_certain(self) -> bool:
-        """Whether the last probes agree: no closer look is needed."""
-        return self.is_up and not self._failures
+    def info(self) -> EngineInfo | None:
+        """What it serves; `None` until it was asked."""
+        return self.health.info
+
+    @info.setter
+    def info(self, info: EngineInfo | None) -> None:
+        self.health.info = info
+
+    @property
+    def breaker(self) -> Breaker:
+        """Shared by all ranks."""
+        return self.health.breaker
 
     @property
     def waiting_tokens(self) -> int:
         """The prompts it has yet to read, those of other gateways by a guess."""
         return self.queued_tokens + self.foreign * USUAL_TOKENS
+
+    def generate(self, request_id: str, prompt: PromptTokens) -> AsyncGenerator[EngineChunk, None]:
+        """Stream one generation, on this rank if it is one."""
+        sent = prompt if self.rank is None else replace(prompt, rank=self.rank)
+        return self.engine.generate(request_id, sent)
 
     @contextmanager
     def busy(self, prompt_tokens: int = 0) -> Iterator[Visit]:
@@ -156,54 +201,40 @@ class Worker:
             visit.end()
 
     async def probe(self) -> bool:
-        """Ask whether it is healthy, and what it serves if that may have changed.
-
-        Returns whether it is up now.
-        """
-        try:
-            if self.info is None or not self.is_up:
-                self.info = await self.engine.info()
-            await self.engine.check()
-        except WorkerOverloaded:
-            return self.is_up  # Busy is not sick.
-        except EngineError as error:
-            self._failed_probe(error)
-        else:
-            self._passed_probe()
-        return self.is_up
+        """Ask whether it is healthy; whether it is up now."""
+        return await self.health.probe()
 
     async def ask_load(self) -> bool:
-        """Ask how busy it is; whether it said."""
+        """Ask how busy it is and each of its ranks; whether it said."""
         try:
-            self.load = await self.engine.load()
+            load = await self.engine.load()
         except EngineError as error:
             logger.debug("Worker %s does not tell its load: %s", self.address, error.message)
-            self.load, self.foreign = None, 0
+            self.hear_load(None)
             return False
-        self.foreign = max(0, self.load.running + self.load.waiting - self.in_flight)
+        self.hear_load(load)
         return True
+
+    def hear_load(self, load: EngineLoad | None) -> None:
+        """Take note of what it says of its load, or that it does not say; its ranks do too."""
+        self._note_load(load)
+        for number, rank in enumerate(self._ranks):
+            rank._note_load(load.ranks.get(number) if load else None)
+
+    def hear_rank_load(self, rank: int, load: EngineLoad) -> None:
+        """Take note of what one of its ranks says."""
+        before = self.load.ranks if self.load else {}
+        self.hear_load(summed({**before, rank: load}))
+
+    def _note_load(self, load: EngineLoad | None) -> None:
+        self.load = load
+        self.foreign = max(0, load.running + load.waiting - self.in_flight) if load else 0
 
     def mark_down(self, error: EngineError) -> None:
         """Note that it cannot be reached. It is probed until it answers again."""
-        if self.is_up:
-            logger.warning("Worker %s is down: %s", self.address, error.message)
-        self.is_up = False
-        self._successes = 0
-        self.went_down.set()
+        self.health.mark_down(error)
 
-    def _failed_probe(self, error: EngineError) -> None:
-        self._failures += 1
-        self._successes = 0
-        self.went_down.set()
-        if self.info is None or self._failures >= self._thresholds.failures:
-            self.mark_down(error)
 
-    def _passed_probe(self) -> None:
-        self._failures = 0
-        self._successes += 1
-        if not self.is_up and self._successes < self._thresholds.successes:
-            return
-        if not self.is_up:
-            logger.info("Worker %s is up again", self.address)
-        self.is_up = True
-        self.went_down.clear()
+def ranks_of(info: EngineInfo | None) -> int:
+    """How many data-parallel ranks a worker says that it has."""
+    return max(1, int(info.details.get("data_parallel_size", 1))) if info else 1

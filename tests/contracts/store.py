@@ -21,11 +21,13 @@ from smg.storage.records import (
     ItemPage,
     Lease,
     Page,
+    PinnedTools,
     Repeated,
     RepeatKey,
     ResponseRecord,
     Step,
     UnfinishedResponse,
+    WorkerRecord,
 )
 
 ANN, BOB = "ann", "bob"
@@ -618,8 +620,9 @@ async def test_a_response_is_claimed_by_one_gateway(store: Store) -> None:
     assert len(leases) == 1
     assert leases[0].attempt == 1
     await store.journal.release(leases[0])
+    # To be handed over costs no attempt: those count deaths.
     second = await store.journal.claim("resp_a", ANN, "gateway-9", 60)
-    assert second == Lease(response_id="resp_a", owner=ANN, holder="gateway-9", attempt=2)
+    assert second == Lease(response_id="resp_a", owner=ANN, holder="gateway-9", attempt=1)
 
 
 @pytest.mark.parametrize("second_holder", ["gateway-1", "gateway-2"])
@@ -821,10 +824,55 @@ async def test_a_chain_does_not_reach_into_somebody_elses_responses(store: Store
 
 
 async def test_workers_are_remembered_once_until_they_are_forgotten(store: Store) -> None:
-    assert await store.workers.add("grpc://b:1") is True
-    assert await store.workers.add("grpc://a:1") is True
-    assert await store.workers.add("grpc://b:1") is False
-    assert await store.workers.urls() == ["grpc://a:1", "grpc://b:1"]
+    first, second = WorkerRecord(url="grpc://a:1"), WorkerRecord(url="grpc://b:1")
+    for record in (second, first, second):
+        await store.workers.add(record)
+    assert await store.workers.all() == [first, second]
     await store.workers.remove("grpc://b:1")
     await store.workers.remove("grpc://b:1")
-    assert await store.workers.urls() == ["grpc://a:1"]
+    assert await store.workers.all() == [first]
+
+
+async def test_what_is_said_of_a_worker_is_what_was_said_last(store: Store) -> None:
+    said = {"labels": {"zone": "\ud800"}, "cost": 0.5}
+    kept = WorkerRecord(url="http://a:1", description=said, sealed_key="sealed")
+    await store.workers.add(kept)
+    await store.workers.change(WorkerRecord(url="http://b:1", description=said))
+    assert await store.workers.all() == [kept]
+    await store.workers.change(WorkerRecord(url="http://a:1", description={"cost": 2.0}))
+    assert await store.workers.all() == [replace(kept, description={"cost": 2.0})]
+    await store.workers.change(replace(kept, sealed_key="other"))
+    assert await store.workers.all() == [replace(kept, sealed_key="other")]
+    await store.workers.add(WorkerRecord(url="http://a:1"))
+    assert await store.workers.all() == [WorkerRecord(url="http://a:1")]
+
+
+async def pin(store: Store, label: str, identity: str, pinned: PinnedTools) -> None:
+    await store.pins.pin(
+        label,
+        identity,
+        digest=pinned.digest,
+        tools=pinned.tools,
+        approved_at=pinned.approved_at,
+    )
+
+
+async def test_the_tools_agreed_to_last_are_kept_for_each_server_of_a_label(store: Store) -> None:
+    first = PinnedTools(digest="d1", tools={"a": "1", "b": "2"}, approved_at=10)
+    second = PinnedTools(digest="d2", tools={"ä": "3"}, approved_at=20)
+    assert await store.pins.pinned("search", "here") is None
+    await pin(store, "search", "here", first)
+    await pin(store, "search", "elsewhere", second)
+    await pin(store, "other", "here", second)
+    assert await store.pins.pinned("search", "here") == first
+    await pin(store, "search", "here", second)
+    assert await store.pins.pinned("search", "here") == second
+    await pin(store, "search", "here", first)
+    assert await store.pins.pinned("search", "here") == first
+    assert await store.pins.pinned("search", "elsewhere") == second
+
+
+async def test_tools_pinned_by_several_at_one_time_are_those_of_one(store: Store) -> None:
+    pins = [PinnedTools(digest=f"d{n}", tools={"a": str(n)}, approved_at=n) for n in range(8)]
+    await asyncio.gather(*(pin(store, "search", "here", pinned) for pinned in pins))
+    assert await store.pins.pinned("search", "here") in pins

@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import uvicorn
 import yaml
@@ -19,6 +19,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 Json = dict[str, Any]
+Watch: TypeAlias = "asyncio.Queue[str | ConnectionResetError | None]"
+"""What is said on it; nothing ends it."""
+
+
+def refusal(code: int, message: str = "not now") -> Response:
+    """How the cluster says no."""
+    return JSONResponse({"kind": "Status", "code": code, "message": message}, code)
 
 
 def pod(name: str, *ports: int, **status: Any) -> Json:
@@ -45,12 +52,16 @@ class Cluster:
     def __init__(self) -> None:
         self.asked: list[tuple[str, Mapping[str, str]]] = []
         """Path and parameters of every list and watch."""
-        self.refusal: int | None = None
-        """The status with which lists are answered instead."""
+        self.refusal: Response | None = None
+        """What lists are answered with instead."""
+        self.watch_refusal: Response | None = None
+        """What the next watch is answered with instead."""
+        self.tokens: list[str] = []
+        """What was sent as authorization, each time."""
         self.url = ""
         self._pods: dict[str, Json] = {}
         self._version = 1
-        self._watches: list[asyncio.Queue[Json | None]] = []
+        self._watches: list[Watch] = []
         self._changed = asyncio.Condition()
 
     async def put(self, pod: Json) -> None:
@@ -64,6 +75,10 @@ class Cluster:
         """Delete a pod."""
         await self._tell("DELETED", self._pods.pop(name))
 
+    def put_unseen(self, pod: Json) -> None:
+        """Create a pod, and tell no watch."""
+        self._pods[pod["metadata"]["name"]] = pod
+
     def miss(self, name: str) -> None:
         """Delete a pod, and tell no watch."""
         del self._pods[name]
@@ -71,14 +86,25 @@ class Cluster:
     async def tell_error(self, code: int) -> None:
         """End every watch with an error."""
         status = {"kind": "Status", "code": code, "reason": "Expired", "message": "too old"}
-        for watch in self._watches:
-            watch.put_nowait({"type": "ERROR", "object": status})
-        await self.hang_up()
+        await self._send(json.dumps({"type": "ERROR", "object": status}) + "\n", None)
 
     async def hang_up(self) -> None:
         """End every watch."""
+        await self._send(None)
+
+    async def break_off(self) -> None:
+        """Reset every watch's connection in the middle of an event."""
+        await self._send('{"type": "MODIFIED", "obj', ConnectionResetError())
+
+    async def bookmark(self) -> None:
+        """Tell every watch how far it has come."""
+        told = {"kind": "Pod", "metadata": {"resourceVersion": str(self._version)}}
+        await self._send(json.dumps({"type": "BOOKMARK", "object": told}) + "\n")
+
+    async def _send(self, *said: str | ConnectionResetError | None) -> None:
         for watch in self._watches:
-            watch.put_nowait(None)
+            for one in said:
+                watch.put_nowait(one)
 
     def count(self, *, watches: bool) -> int:
         """How many watches, or lists, there have been."""
@@ -92,45 +118,58 @@ class Cluster:
     async def _tell(self, kind: str, pod: Json) -> None:
         self._version += 1
         changed = {**pod, "metadata": {**pod["metadata"], "resourceVersion": str(self._version)}}
-        for watch in self._watches:
-            watch.put_nowait({"type": kind, "object": changed})
+        await self._send(json.dumps({"type": kind, "object": changed}) + "\n")
 
     async def answer(self, request: Request) -> Response:
         parameters = dict(request.query_params)
-        watch: asyncio.Queue[Json | None] = asyncio.Queue()
+        watch: Watch = asyncio.Queue()
+        refusal = self.refusal
         if "watch" in parameters:
+            refusal, self.watch_refusal = self.watch_refusal, None
+        if "watch" in parameters and refusal is None:
             # Nothing is missed between the list and the watch: nobody else runs in between.
             self._watches.append(watch)
         async with self._changed:
             self.asked.append((request.url.path, parameters))
+            self.tokens.append(request.headers.get("authorization", ""))
             self._changed.notify_all()
+        if refusal is not None:
+            return refusal
         if "watch" in parameters:
             return StreamingResponse(self._lines(watch), media_type="application/json")
-        if self.refusal is not None:
-            return JSONResponse({"kind": "Status", "code": self.refusal}, self.refusal)
         metadata = {"resourceVersion": str(self._version)}
         return JSONResponse({"metadata": metadata, "items": list(self._pods.values())})
 
-    async def _lines(self, watch: "asyncio.Queue[Json | None]") -> AsyncGenerator[str, None]:
+    async def _lines(self, watch: Watch) -> AsyncGenerator[str, None]:
         try:
-            while (event := await watch.get()) is not None:
-                yield json.dumps(event) + "\n"
+            while (said := await watch.get()) is not None:
+                if isinstance(said, ConnectionResetError):
+                    raise said
+                yield said
         finally:
             self._watches.remove(watch)
 
 
 @asynccontextmanager
-async def cluster(folder: Path) -> AsyncIterator[Cluster]:
+async def cluster(folder: Path, certificates: Path | None = None) -> AsyncIterator[Cluster]:
     """A cluster for as long as the block lasts; `folder`/kubeconfig says where it is."""
+    tls: Json = {}
+    if certificates is not None:
+        tls = {
+            "ssl_certfile": certificates / "server.crt",
+            "ssl_keyfile": certificates / "server.key",
+        }
     fake = Cluster()
     routes = [
         Route("/api/v1/pods", fake.answer),
         Route("/api/v1/namespaces/{namespace}/pods", fake.answer),
     ]
-    config = uvicorn.Config(Starlette(routes=routes), log_config=None, lifespan="off", ws="none")
+    config = uvicorn.Config(
+        Starlette(routes=routes), log_config=None, lifespan="off", ws="none", **tls
+    )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        fake.url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        fake.url = f"{'https' if tls else 'http'}://127.0.0.1:{sock.getsockname()[1]}"
         (folder / "kubeconfig").write_text(yaml.safe_dump(_kubeconfig(fake.url)))
         serving = asyncio.create_task(server.serve(sockets=[sock]))
         try:

@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+from array import array
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tests.durability.world import Process, finished, until, world
+from smg.testing.vocabulary import MODEL_PATH
+from tests.durability.world import Process, finished, journal, until, world
 
 BOOK = '[[call:book {"what": "a table"}]]'
 
@@ -259,3 +262,37 @@ async def test_a_background_response_is_handed_over_at_shutdown(tmp_path: Path) 
             "completed",
             "one two three four five six seven eight nine ten",
         )
+
+
+async def test_the_journal_tells_what_each_generation_started_from(tmp_path: Path) -> None:
+    async with world(tmp_path) as around:
+        gateway = await around.start()
+        response = await ask(gateway, BOOK)
+        body = await finished(gateway, response["id"])
+        prompts = [
+            sha256(array("I", asked.prompt_ids).tobytes()) for asked in around.engine.requests
+        ]
+        entries = journal(tmp_path / "smg.db")
+        worker = entries[0][1]["first"]["worker"]
+    assert body["status"] == "completed"
+    assert [kind for kind, _ in entries] == ["order", "calls", "result", "generation"]
+    assert [entries[0][1]["first"], entries[3][1]] == [
+        {"number": n, "prompt": prompt.hexdigest(), "worker": worker}
+        for n, prompt in enumerate(prompts)
+    ]
+    assert worker
+
+
+async def test_a_prompt_that_is_another_after_the_restart_is_told(tmp_path: Path) -> None:
+    template = tmp_path / "template.jinja"
+    template.write_text(f"As of today. {(MODEL_PATH / 'chat_template.jinja').read_text()}")
+    async with world(tmp_path, itl_ms=30) as around:
+        first = await around.start()
+        response = await ask(first, "[[say:one two three four five]]")
+        await around.engine.arrived(1)
+        await first.kill()
+        second = await around.start("--chat-template", str(template))
+        body = await finished(second, response["id"])
+        said = await second.log_until("reads another prompt than before the restart")
+    assert body["status"] == "completed"
+    assert f"Response {response['id']}: generation 0" in said

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import uvicorn
@@ -116,6 +117,15 @@ class Process:
                 assert line, "".join(said)
         return cls(process, port)
 
+    async def log_until(self, words: str) -> str:
+        """What it says from now on, up to a line with these words."""
+        assert self.process.stderr is not None
+        said = ""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while words not in said and (line := await self.process.stderr.readline()):
+                said += line.decode()
+        return said
+
     async def kill(self) -> None:
         """End it as a crash does."""
         self.process.kill()
@@ -185,6 +195,13 @@ def is_writable(database: Path) -> bool:
         except sqlite3.OperationalError:
             return False
         return True
+
+
+def journal(database: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The entries of all responses, oldest first: kind and state."""
+    with closing(sqlite3.connect(database)) as connection:
+        rows = connection.execute("SELECT kind, state FROM steps ORDER BY at, number")
+        return [(kind, json.loads(state)) for kind, state in rows]
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

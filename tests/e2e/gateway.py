@@ -56,6 +56,7 @@ async def listening(running: Gateway) -> AsyncIterator[str]:
         try:
             yield f"http://127.0.0.1:{sock.getsockname()[1]}"
         finally:
+            running.doors.close()
             server.should_exit = True
             await serving
 

@@ -50,13 +50,15 @@ class Stage:
 
 
 def handlers(service: Any, stage: Stage) -> grpc.GenericRpcHandler:
-    """Every unary method, and Generate; the others stay unimplemented."""
+    """Every unary method, Generate, and SubscribeKvEvents; the others stay unimplemented."""
     found = {
         method.name: unary(method, stage)
         for method in service.methods
         if not method.server_streaming
     }
     found["Generate"] = streaming(service.methods_by_name["Generate"], stage)
+    if "SubscribeKvEvents" in service.methods_by_name:
+        found["SubscribeKvEvents"] = telling(service.methods_by_name["SubscribeKvEvents"], stage)
     return grpc.method_handlers_generic_handler(service.full_name, found)
 
 
@@ -108,6 +110,24 @@ def streaming(method: Any, stage: Stage) -> "grpc.RpcMethodHandler[Any, Any]":
         finally:  # Cancelled while it waits, or closed while a message is on its way.
             if not ended:
                 stage.say(cancelled=request.request_id)
+
+    return grpc.unary_stream_rpc_method_handler(
+        handle, GetMessageClass(method.input_type).FromString, response.SerializeToString
+    )
+
+
+def telling(method: Any, stage: Stage) -> "grpc.RpcMethodHandler[Any, Any]":
+    """Batches as scripted, and then the status; without a script it is as unimplemented."""
+    response = GetMessageClass(method.output_type)
+
+    async def handle(
+        request: Any, call: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> AsyncIterator[Any]:
+        stage.say(call=method.name, request=plain(request))
+        for batch in stage.script.get("answers", {}).get(method.name, []):
+            yield ParseDict(batch, response())
+        status = stage.script.get("statuses", {}).get(method.name, "UNIMPLEMENTED")
+        await call.abort(grpc.StatusCode[status], "as scripted")
 
     return grpc.unary_stream_rpc_method_handler(
         handle, GetMessageClass(method.input_type).FromString, response.SerializeToString

@@ -142,7 +142,12 @@ async def test_the_load_is_summed_over_the_ranks(
         engine_at(stand_in, speech) as engine,
     ):
         await stand_in.play(answers={**speech.answers(), "GetLoads": {"loads": ranks}})
-        assert await engine.load() == EngineLoad(running=4, waiting=1, token_usage=0.375)
+        each = {
+            0: EngineLoad(running=3, waiting=1, token_usage=0.5),
+            1: EngineLoad(running=1, token_usage=0.25),
+        }
+        whole = EngineLoad(running=4, waiting=1, token_usage=0.375, ranks=each)
+        assert replace(await engine.load(), version="") == whole
 
 
 async def test_mlx_says_how_many_requests_it_has(stand_in_process: Processes) -> None:

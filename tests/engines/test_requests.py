@@ -350,3 +350,12 @@ async def test_vllm_is_asked_for_one_rival_more(
     prompt = PromptTokens(ids=PROMPT, sampling=Sampling(logprobs=wanted))
     request = await sent(stand_in_process, VLLM, prompt)
     assert request["sampling_params"]["logprobs"] == asked
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+@pytest.mark.parametrize("speech", [VLLM, SGLANG, TOKENSPEED], ids=lambda each: each.engine)
+async def test_a_rank_that_is_meant_is_named(
+    speech: Speech, rank: int, stand_in_process: Processes
+) -> None:
+    named = await sent(stand_in_process, speech, PromptTokens(ids=PROMPT, rank=rank))
+    assert named == {**UNSAID[speech.engine], "data_parallel_rank": rank}

@@ -45,6 +45,7 @@ class Kind:
     """The arguments after `python -m`, for a model's folder and a port."""
     constrains: bool = True
     tells_load: bool = True
+    tells_cache: bool = False
 
 
 def _vllm(module: str, *flags: str) -> Callable[[str, int], list[str]]:
@@ -63,6 +64,7 @@ KINDS = {
             python="SMG_VLLM_PYTHON",
             scheme="grpc",
             command=_vllm("vllm.entrypoints.launchers.grpc_server"),
+            tells_cache=True,
         ),
         Kind(
             name="vllm-http",

@@ -210,3 +210,19 @@ async def test_a_conversation_that_is_too_long_is_refused(bench: Bench) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         await bench.client.responses.create(model="tiny", input="word " * 4000)
     assert refused.value.code == "context_length_exceeded"
+
+
+async def test_what_an_engine_has_cached_is_known_by_its_own_word(bench: Bench) -> None:
+    messages: Any = [{"role": "user", "content": " ".join(f"word{n}" for n in range(200))}]
+
+    async def reason() -> str:
+        create = bench.client.chat.completions.with_raw_response.create
+        answer = await create(model="tiny", messages=messages, max_completion_tokens=4)
+        return str(answer.headers["x-smg-worker-reason"])
+
+    how = "kv events" if bench.kind.tells_cache else "sent before"
+
+    async def is_known() -> bool:  # What it tells comes a moment after its answer.
+        return (await reason()).endswith(f" known, {how}")
+
+    await until(is_known)

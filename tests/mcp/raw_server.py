@@ -109,6 +109,12 @@ def changes(request: Message) -> None:
         legacy(request, [tool("echo", f"version {calls}")])
 
 
+def as_told(request: Message) -> None:
+    """Describe its tool with the words in a file."""
+    with open(sys.argv[2], encoding="utf-8") as file:
+        legacy(request, [tool("echo", file.read())])
+
+
 def stops_listing(request: Message) -> None:
     """Hang in a call, and from then on in everything, but once in a life: the next one is well."""
     if request["method"] == "tools/call" and not os.path.exists(sys.argv[2]):
@@ -214,6 +220,7 @@ BEHAVIOURS: dict[str, Callable[[Message], None]] = {
         garbage,
         endless_pages,
         changes,
+        as_told,
         stops_listing,
         refuses,
         endless_line,

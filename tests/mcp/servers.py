@@ -70,6 +70,7 @@ async def served(app: ASGIApp, port: int = 0) -> AsyncGenerator[str, None]:
         finally:
             server.should_exit = server.force_exit = True
             await task
+            await server.lifespan.shutdown()  # A server that was forced to end forgets it.
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ from starlette.routing import Route
 from smg.errors import ToolServerError
 from smg.items import ToolError
 from smg.mcp.client import ServerConnection
-from smg.mcp.connection import State
+from smg.mcp.connection import State, Ties
 from smg.mcp.spec import BreakerLimits, Command, Endpoint, OnChange, Secret, ServerSpec
 from smg.mcp.transports import Streams, Traces
 from smg.testing.tools import new_server
@@ -254,7 +254,7 @@ async def test_closing_does_not_wait_for_the_pause_between_attempts() -> None:
 
     patient = BreakerLimits(failures=100)
     spec = down_spec(connect_timeout_s=60, breaker=patient)
-    connection = ServerConnection(spec, lambda: 7, refuse)
+    connection = ServerConnection(spec, lambda: 7, Ties(connect=refuse))
     connection.start()
     with anyio.fail_after(BOUND):
         for _ in range(6):  # By now the pause is the longest; being asked cuts it short.
@@ -392,7 +392,7 @@ async def test_a_tool_that_changes_after_it_was_seen_waits_for_approval(policy: 
             with pytest.raises(ToolServerError, match="not as they were approved"):
                 await connection.tools()
             assert "not as they were approved" in refused.message
-        connection.approve()
+        await connection.approve()
         assert (await connection.tools()).tools[0].description == "version 1"
         assert text(await connection.call("echo", {})) == "echo"
 

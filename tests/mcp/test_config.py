@@ -8,7 +8,15 @@ import pytest
 
 from smg.errors import ConfigError
 from smg.mcp.config import McpConfig, load
-from smg.mcp.spec import Approval, Command, Endpoint, OAuth, Secret, ServerSpec
+from smg.mcp.spec import (
+    Approval,
+    Command,
+    Endpoint,
+    OAuth,
+    SamplingLimits,
+    Secret,
+    ServerSpec,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -139,6 +147,28 @@ def test_our_own_options(tmp_path: Path) -> None:
 def test_which_tools_wait_for_approval(tmp_path: Path, said: Any, waiting: set[str]) -> None:
     spec = server(tmp_path, {"command": "x", "require_approval": said})
     assert {tool for tool in "abc" if spec.approval.needed(tool)} == waiting
+
+
+LIMITS = {"model": "small", "max_tokens": 64, "max_requests": 2, "timeout_s": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("said", "limits"),
+    [
+        (False, None),
+        (True, SamplingLimits()),
+        ("${MAY_ASK}", SamplingLimits()),
+        ({}, SamplingLimits()),
+        ({"max_requests": 2}, SamplingLimits(max_requests=2)),
+        (LIMITS, SamplingLimits(model="small", max_tokens=64, max_requests=2, timeout_s=1.5)),
+    ],
+)
+def test_whether_and_how_much_a_server_may_ask_the_model(
+    tmp_path: Path, said: Any, limits: SamplingLimits | None
+) -> None:
+    spec = server(tmp_path, {"command": "x", "sampling": said}, MAY_ASK="true")
+    assert spec.sampling == limits
+    assert server(tmp_path, {"command": "x"}).sampling is None
 
 
 @pytest.mark.parametrize(
@@ -291,7 +321,15 @@ WRONG_ENTRIES: list[tuple[Any, str]] = [
         "mcpServers.one.internal: does not go with `default`",
     ),
     ({"command": "x", "on_change": "panic"}, "mcpServers.one.on_change: Input should be 'warn'"),
-    ({"command": "x", "sampling": True}, "mcpServers.one.sampling: servers cannot ask"),
+    ({"command": "x", "sampling": "often"}, "mcpServers.one.sampling: Input should be a valid"),
+    (
+        {"command": "x", "sampling": {"max_tokens": 0}},
+        "mcpServers.one.sampling.max_tokens: Input should be greater",
+    ),
+    (
+        {"command": "x", "sampling": {"tools": True}},
+        "mcpServers.one.sampling.tools: is not a known",
+    ),
     ({"command": "x", "oauth": OAUTH}, "mcpServers.one.oauth: does not go with `command`"),
     ({"url": "http://x", "oauth": {}}, "mcpServers.one.oauth.client_id: is missing"),
     (

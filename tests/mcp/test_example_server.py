@@ -76,9 +76,13 @@ async def test_a_sum_that_cannot_be_done_is_an_error_with_a_reason(expression: s
     assert "Cannot calculate: " in said(result)
 
 
-async def test_the_clock_knows_time_zones() -> None:
-    told = datetime.fromisoformat(said(await call("current_time", timezone="Asia/Tokyo")))
+@pytest.mark.parametrize("place", ["Asia/Tokyo", "Tokyo", "tokyo "])
+async def test_the_clock_knows_time_zones_and_their_cities(place: str) -> None:
+    told = datetime.fromisoformat(said(await call("current_time", timezone=place)))
     assert told.utcoffset() == timedelta(hours=9)
+
+
+async def test_the_clock_tells_utc_unless_told_otherwise() -> None:
     default = datetime.fromisoformat(said(await call("current_time")))
     assert default.utcoffset() == timedelta(0)
 

@@ -426,3 +426,4 @@ async def served_tls(app: Starlette, certificate: Path) -> AsyncGenerator[int, N
     finally:
         server.should_exit = server.force_exit = True
         await task
+        await server.lifespan.shutdown()  # A server that was forced to end forgets it.

@@ -1,5 +1,6 @@
 """Answers of tools as text, and arguments of models as values."""
 
+import json
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def output(*blocks: ContentBlock, structured: Any = None) -> str | None:
         (ResourceLink(uri="file:///a", name="a"), "[resource file:///a, a]"),
         (
             EmbeddedResource(resource=TextResourceContents(uri="file:///a", text="inside")),
-            "inside",
+            "[resource file:///a]\ninside",
         ),
         (
             EmbeddedResource(resource=BlobResourceContents(uri="file:///a", blob="AAA=")),
@@ -48,6 +49,72 @@ def output(*blocks: ContentBlock, structured: Any = None) -> str | None:
 )
 def test_every_kind_of_block_says_something(block: ContentBlock, said: str) -> None:
     assert output(block) == said
+
+
+PICTURE = ImageContent(data="iVBORw0KGgo=", mime_type="image/png")
+PICTURE_BLOCK = {"type": "image", "data": "iVBORw0KGgo=", "mimeType": "image/png"}
+PICTURE_BYTES = len(json.dumps(PICTURE_BLOCK))
+KEPT: list[tuple[ContentBlock, dict[str, Any]]] = [
+    (PICTURE, PICTURE_BLOCK),
+    (
+        AudioContent(data="AAAA", mime_type="audio/wav"),
+        {"type": "audio", "data": "AAAA", "mimeType": "audio/wav"},
+    ),
+    (
+        ResourceLink(uri="file:///a", name="a", mime_type="text/plain"),
+        {"type": "resource_link", "uri": "file:///a", "name": "a", "mimeType": "text/plain"},
+    ),
+    (
+        EmbeddedResource(
+            resource=TextResourceContents(uri="file:///a", text="inside", _meta={"trace": "1"}),
+            _meta={"trace": "2"},
+        ),
+        {"type": "resource", "resource": {"uri": "file:///a", "text": "inside"}},
+    ),
+    (
+        EmbeddedResource(resource=BlobResourceContents(uri="file:///a", blob="AAA=")),
+        {"type": "resource", "resource": {"uri": "file:///a", "blob": "AAA="}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("block", "kept"), KEPT)
+def test_what_is_no_plain_text_is_kept_beside_it(block: ContentBlock, kept: dict[str, Any]) -> None:
+    answer = CallToolResult(content=[text("before"), block, text("after")])
+    assert read_result(answer, 1_000_000).content == (kept,)
+
+
+def test_what_an_error_shows_is_kept_too() -> None:
+    answer = CallToolResult(content=[text("look here"), PICTURE], is_error=True)
+    result = read_result(answer, 1_000_000)
+    assert result.content == (PICTURE_BLOCK,)
+    assert result.error is not None
+    assert result.error.message == "look here\n[image image/png, 8 bytes]"
+
+
+LINE = "[image image/png, 8 bytes]"
+LOST = "[image image/png, 8 bytes, not kept: too large]"
+
+
+@pytest.mark.parametrize(
+    ("room", "output", "kept"),
+    [
+        (2 * PICTURE_BYTES, f"{LINE}\n{LINE}", 2),
+        (2 * PICTURE_BYTES - 1, f"{LINE}\n{LOST}", 1),
+        (PICTURE_BYTES, f"{LINE}\n{LOST}", 1),
+        (PICTURE_BYTES - 1, f"{LOST}\n{LOST}", 0),
+    ],
+)
+def test_what_does_not_fit_is_named_and_marked(room: int, output: str, kept: int) -> None:
+    answer = CallToolResult(content=[PICTURE, PICTURE])
+    result = read_result(answer, len(f"{LINE}\n{LINE}") + room)
+    assert result == ToolResult(output=output, content=(PICTURE_BLOCK,) * kept)
+
+
+def test_a_small_block_behind_a_large_one_is_kept() -> None:
+    large = ImageContent(data="A" * 4000, mime_type="image/png")
+    result = read_result(CallToolResult(content=[large, PICTURE]), 1000)
+    assert result.content == (PICTURE_BLOCK,)
 
 
 def test_blocks_are_joined_by_line_ends() -> None:

@@ -76,6 +76,7 @@ async def test_servers_are_shown_with_their_tools_and_without_their_place(tmp_pa
         "breaker": "closed",
         "running": 0,
         "progress": None,
+        "questions": 0,
     }
     assert left["state"] in {"down", "connecting"}
     assert "no licence for key ***" in left["error"]

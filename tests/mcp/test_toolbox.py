@@ -138,6 +138,7 @@ async def test_the_status_tells_what_is_there() -> None:
         breaker="closed",
         running=0,
         progress=None,
+        questions=0,
     )
     assert len(ready.definitions_hash) == 64
     assert closed == replace(ready, state=State.DOWN, error="it was closed")

@@ -1,6 +1,8 @@
 """/workers on a real gateway with real engines: added, used, drained, removed, remembered."""
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,9 +13,13 @@ import pytest
 
 from smg.app import gateway
 from smg.discovery.fleet import Fleet
+from smg.discovery.named import Named
 from smg.errors import ConfigError, StorageError
+from smg.registry.roster import Roster
 from smg.registry.workers import Registry, RegistryRules
+from smg.seal import Seal
 from smg.settings import Settings
+from smg.storage.records import WorkerRecord
 from smg.testing.engine import EngineOptions, ScriptedEngine
 from smg.testing.vocabulary import MODEL_PATH
 from tests.e2e.gateway import MODEL, listening
@@ -112,9 +118,9 @@ async def test_a_worker_that_is_added_while_a_stream_runs_is_used(tmp_path: Path
     ):
         stream = streamed(operator)
         await anext(stream)
-        added = await operator.add(second.url, labels={"zone": "a"}, priority=7)
+        added = await operator.add(second.url, labels={"zone": "a"}, runtime_type="vllm")
         assert (added["status"], added["url"]) == ("accepted", second.url)
-        assert added["ignored"] == ["labels", "priority"]
+        assert added["ignored"] == ["runtime_type"]
         ready = await operator.until(added["worker_id"], "ready")
         assert (ready["model_id"], ready["is_healthy"], ready["load"]) == (MODEL, True, 0)
         for _ in range(2):
@@ -144,6 +150,7 @@ async def test_who_is_removed_ends_its_stream_and_gets_nothing_new(tmp_path: Pat
         removed = await operator.ask("DELETE", f"/{worker['id']}")
         assert removed.status_code == 202
         assert removed.json()["worker"]["status"] == "draining"
+        assert removed.json()["worker"]["job_status"]["job_type"] == "RemoveWorker"
         assert (await operator.ask("POST", "", {"url": busy.url})).status_code == 409
         again = await operator.ask("PATCH", f"/{worker['id']}", {"draining": False})
         assert again.status_code == 409
@@ -165,8 +172,13 @@ async def test_a_worker_that_is_down_joins_when_it_comes_up(nobody: int, tmp_pat
         added = await operator.add(f"grpc://127.0.0.1:{nobody}")
         state = await operator.one(added["worker_id"])
         assert (state["status"], state["model_id"], state["is_healthy"]) == ("pending", None, False)
+        job = state["job_status"]
+        assert (job["job_type"], job["status"]) == ("AddWorker", "processing")
+        assert job["worker_url"] == state["url"]
+        assert abs(job["timestamp"] - time.time()) < PATIENCE_S
         async with ScriptedEngine(options=EngineOptions(port=nobody)):
-            await operator.until(added["worker_id"], "ready")
+            ready = await operator.until(added["worker_id"], "ready")
+            assert ready["job_status"] is None
 
 
 async def test_a_worker_that_never_answered_can_be_removed(nobody: int, tmp_path: Path) -> None:
@@ -239,6 +251,8 @@ async def test_a_worker_that_cannot_be_used_says_why(tmp_path: Path) -> None:
         added = await operator.add(web.url)
         state = await operator.until(added["worker_id"], "failed")
         assert state["error"] == f"{MODEL} has workers of another kind"
+        job = state["job_status"]
+        assert (job["status"], job["message"]) == ("failed", state["error"])
 
 
 async def test_a_draining_worker_is_used_again_when_told_so(tmp_path: Path) -> None:
@@ -320,7 +334,11 @@ async def test_one_key_cannot_be_both(tmp_path: Path) -> None:
         ({"url": "grpc://127.0.0.1"}, "url"),
         ({"url": "http://u:p@127.0.0.1:1"}, "url"),
         ({"url": "grpc://127.0.0.1:1", "worker_type": "prefill"}, "worker_type"),
-        ({"url": "http://127.0.0.1:1", "api_key": "k"}, "api_key"),
+        ({"url": "grpc://127.0.0.1:1", "api_key": "k"}, "api_key"),
+        ({"url": "http://127.0.0.1:1", "api_key": "two\nlines"}, "api_key"),
+        ({"url": "http://127.0.0.1:1", "labels": {"zone": 1}}, "labels.zone"),
+        ({"url": "http://127.0.0.1:1", "priority": "high"}, "priority"),
+        ({"url": "http://127.0.0.1:1", "cost": -1}, "cost"),
         ({"url": "grpc://127.0.0.1:1", "dp_rank": 1}, "dp_rank"),
     ],
 )
@@ -335,11 +353,11 @@ async def test_a_worker_stays_what_it_is(tmp_path: Path) -> None:
     async with ScriptedEngine() as engine, operated(tmp_path, engine.url) as operator:
         [worker] = await operator.all()
         path = f"/{worker['id']}"
-        same = await operator.ask("PUT", path, {"url": engine.url, "cost": 2.0})
-        assert (same.status_code, same.json()["ignored"]) == (202, ["cost"])
+        same = await operator.ask("PUT", path, {"url": engine.url, "health": {}})
+        assert (same.status_code, same.json()["ignored"]) == (202, ["health"])
         moved = await operator.ask("PUT", path, {"url": "grpc://127.0.0.1:1"})
         assert (moved.status_code, moved.json()["error"]["param"]) == (400, "url")
-        for body, param in (({"priority": 1, "draining": True}, "priority"), ({}, "draining")):
+        for body, param in (({"health": {}, "draining": True}, "health"), ({}, None)):
             answer = await operator.ask("PATCH", path, body)
             assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
         taken = await operator.ask("POST", "", {"url": engine.url})
@@ -358,25 +376,96 @@ async def test_with_several_processes_workers_are_only_shown(tmp_path: Path) -> 
             assert answer.json()["error"]["code"] == "several_processes"
 
 
+async def test_what_is_said_of_a_worker_is_shown_changed_and_replaced(tmp_path: Path) -> None:
+    async with ScriptedEngine() as engine, operated(tmp_path) as operator:
+        said = {"labels": {"zone": "a", "rack": "7"}, "priority": 7, "cost": 0.5}
+        worker_id = (await operator.add(engine.url, **said))["worker_id"]
+        path = f"/{worker_id}"
+
+        async def described() -> Json:
+            state = await operator.one(worker_id)
+            return {name: state[name] for name in said}
+
+        assert await described() == said
+        changed = await operator.ask("PATCH", path, {"labels": {"zone": "b"}, "cost": 2})
+        assert changed.status_code == 202
+        assert await described() == {"labels": {"zone": "b"}, "priority": 7, "cost": 2.0}
+        assert (await operator.ask("PUT", path, {"url": engine.url})).status_code == 202
+        assert await described() == {"labels": {}, "priority": 50, "cost": 1.0}
+        state = await operator.until(worker_id, "ready")
+        assert state["status"] == "ready"
+        both = await operator.ask("PATCH", path, {"priority": 1, "draining": True})
+        assert both.json()["worker"]["priority"] == 1
+        assert both.json()["worker"]["status"] == "draining"
+
+
+async def test_a_change_that_cannot_be_made_whole_is_not_made(nobody: int, tmp_path: Path) -> None:
+    async with operated(tmp_path) as operator:
+        worker_id = (await operator.add(f"grpc://127.0.0.1:{nobody}"))["worker_id"]
+        for refused in ({"draining": True}, {"api_key": "k"}):
+            answer = await operator.ask("PATCH", f"/{worker_id}", {"priority": 1, **refused})
+            assert answer.status_code in (400, 409)
+            assert (await operator.one(worker_id))["priority"] == 50
+
+
+def in_files(folder: Path, text: bytes) -> bool:
+    return any(text in path.read_bytes() for path in folder.iterdir())
+
+
+async def test_a_worker_has_a_key_of_its_own_that_nobody_is_shown(tmp_path: Path) -> None:
+    kept: Json = {"persist_workers": True, "worker_api_key": "general", "seal_key": "sealing"}
+    chat = "/v1/chat/completions"
+    async with raw_server() as web:
+        web.answers["/v1/models"] = as_json({"data": [{"id": "a"}]})
+
+        async def key_for_a_generation(operator: Operator) -> str:
+            await operator.say(model="a")
+            return [headers["authorization"] for path, headers, _ in web.requests if path == chat][
+                -1
+            ]
+
+        async with operated(tmp_path, **kept) as operator:
+            added = await operator.ask("POST", "", {"url": web.url, "api_key": "its own"})
+            assert added.status_code == 400  # No blanks in a key.
+            worker_id = (await operator.add(web.url, api_key="its-own"))["worker_id"]
+            state = await operator.until(worker_id, "ready")
+            assert "its-own" not in json.dumps(state)
+            assert await key_for_a_generation(operator) == "Bearer its-own"
+            changed = await operator.ask("PATCH", f"/{worker_id}", {"api_key": "a-new-one"})
+            assert "a-new-one" not in changed.text
+            assert await key_for_a_generation(operator) == "Bearer a-new-one"
+            await operator.ask("PUT", f"/{worker_id}", {"url": web.url, "labels": {"zone": "a"}})
+        assert not in_files(tmp_path, b"a-new-one")
+        async with operated(tmp_path, **kept) as operator:
+            state = await operator.until(worker_id, "ready")
+            assert state["labels"] == {"zone": "a"}
+            assert await key_for_a_generation(operator) == "Bearer a-new-one"
+        async with operated(tmp_path, **{**kept, "seal_key": "another"}) as operator:
+            assert await operator.all() == []  # Rather than with another key.
+
+
 class FullStore:
     """A WorkerStore that takes nothing."""
 
-    async def add(self, url: str) -> bool:
-        raise StorageError(f"No room for {url}.")
+    async def add(self, worker: WorkerRecord) -> None:
+        raise StorageError(f"No room for {worker.url}.")
+
+    async def change(self, worker: WorkerRecord) -> None:
+        raise StorageError(f"No room for {worker.description}.")
 
     async def remove(self, url: str) -> None:
         raise StorageError(f"{url} cannot be forgotten.")
 
-    async def urls(self) -> list[str]:
+    async def all(self) -> list[WorkerRecord]:
         return []
 
 
 async def test_what_cannot_be_remembered_is_not_taken_in(nobody: int) -> None:
     fleet = Fleet(Settings(admin_key=KEY, model_path=str(MODEL_PATH)), {}, 0)
     await fleet.start()
-    registry = Registry(fleet, RegistryRules(drain_s=1.0), FullStore())
+    registry = Registry(fleet, RegistryRules(drain_s=1.0), Roster(FullStore(), Seal(b"key")))
     with pytest.raises(StorageError):
-        await registry.add(f"grpc://127.0.0.1:{nobody}")
+        await registry.add(Named(url=f"grpc://127.0.0.1:{nobody}"))
 
     async def is_empty() -> bool:
         await asyncio.sleep(0)
@@ -384,3 +473,41 @@ async def test_what_cannot_be_remembered_is_not_taken_in(nobody: int) -> None:
 
     await until(is_empty)
     await fleet.close()
+
+
+async def test_the_ranks_of_a_worker_are_named_and_go_with_it(tmp_path: Path) -> None:
+    async with (
+        ScriptedEngine(options=EngineOptions(ranks=2)) as divided,
+        ScriptedEngine() as whole,
+        operated(tmp_path, whole.url, dp_aware=True) as operator,
+    ):
+        worker_id = (await operator.add(divided.url))["worker_id"]
+        ready = await operator.until(worker_id, "ready")
+        assert (ready["models"], ready["dp_size"]) == ([{"id": MODEL}], 2)
+        assert ready["ranks"] == [
+            {"rank": n, "id": f"{worker_id}@{n}", "url": f"{divided.url}@{n}", "load": 0}
+            for n in (0, 1)
+        ]
+        names = [(await operator.say()).headers["x-smg-worker"] for _ in range(6)]
+        assert {f"{worker_id}@0", f"{worker_id}@1"} < set(names)
+        assert {received.rank for received in divided.requests} == {0, 1}
+        metrics = (await operator.http.get("/metrics")).text
+        for rank in (0, 1):
+            assert f'worker="{divided.address}@{rank}"' in metrics
+        await operator.ask("PATCH", f"/{worker_id}", {"draining": True})
+        asked = len(divided.requests)
+        for _ in range(3):
+            assert (await operator.say()).status_code == 200
+        assert len(divided.requests) == asked
+        await operator.ask("DELETE", f"/{worker_id}")
+
+        async def alone() -> bool:
+            return [each["url"] for each in await operator.all()] == [whole.url]
+
+        await until(alone)
+        [left] = await operator.all()
+        assert (left["dp_size"], left["ranks"]) == (None, [])
+        assert (
+            f'smg_worker_health{{model="{MODEL}",worker="{divided.address}@0"}}'
+            not in (await operator.http.get("/metrics")).text
+        )

@@ -373,6 +373,97 @@ async def test_pages_of_other_sites_get_no_connection(served: Served) -> None:
         assert await client.response(input="Hello")
 
 
+async def test_a_turn_that_finds_no_place_is_refused_and_the_next_is_not(tmp_path: Path) -> None:
+    limits = {"model_max_concurrent_requests": 1, "queue_size": 0}
+    async with (
+        serve(tmp_path, tools=False, **limits) as served,
+        connected(served) as first,
+        connected(served) as second,
+    ):
+        await first.send(input="[[slow:0.5]][[long:20]]", store=False)
+        await first.next()
+        error = await second.error(input="Hello", store=False)
+        assert (error["status"], error["headers"]) == (429, {"retry-after": "1"})
+        assert error["error"]["code"] == "rate_limit_exceeded"
+        assert error["error"]["retry_after"] == 1
+        assert (await first.rest())[-1]["type"] == "response.completed"
+        assert await second.response(input="Hello", store=False)
+
+
+async def test_turns_wait_in_the_same_line_as_requests_by_the_upgrades_priority(
+    tmp_path: Path,
+) -> None:
+    order: list[str] = []
+
+    async def turn(client: Client, name: str) -> None:
+        await client.response(input="Hello", store=False)
+        order.append(name)
+
+    high = {"additional_headers": {"x-smg-priority": "high"}}
+    async with (
+        serve(tmp_path, tools=False, max_concurrent_requests=1) as served,
+        connected(served) as first,
+        connected(served) as plain,
+        connected(served, **high) as urgent,
+        asyncio.TaskGroup() as group,
+    ):
+        await first.send(input="[[slow:60]][[long:20]]", store=False)
+        await first.next()
+        group.create_task(turn(plain, "plain"))
+        await until(served, waiting=1)
+        group.create_task(turn(urgent, "urgent"))
+        await until(served, waiting=2)
+        await first.socket.close()
+    assert order == ["urgent", "plain"]
+
+
+async def until(served: Served, **states: int) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        doors = served.gateway.doors
+        while not states.items() <= doors.states.items():  # noqa: ASYNC110 - doors tell nobody
+            await asyncio.sleep(0.002)
+
+
+async def test_a_key_has_no_more_connections_than_it_may(tmp_path: Path) -> None:
+    async with serve(tmp_path, tools=False, key_max_websockets=1) as served:
+        async with connected(served):
+            with pytest.raises(InvalidStatus) as refused:
+                async with connected(served):
+                    pass
+            assert refused.value.response.status_code == 429
+            assert refused.value.response.headers["retry-after"] == "1"
+        await until(served, sockets=0)
+        async with connected(served) as client:
+            assert await client.response(input="Hello", store=False)
+
+
+async def test_at_shutdown_connections_end_with_their_turn_and_idle_ones_at_once(
+    tmp_path: Path,
+) -> None:
+    async with (
+        serve(tmp_path, tools=False) as served,
+        connected(served) as idle,
+        connected(served) as busy,
+    ):
+        await busy.send(input="[[slow:0.4]][[long:8]]", store=False)
+        await busy.next()
+        served.gateway.doors.close()
+        for client in (idle, busy):
+            events = await client.rest()
+            if client is busy:
+                assert events[-1]["type"] == "response.completed"
+                events = await client.rest()
+            assert (events[0]["status"], events[0]["error"]["code"]) == (503, "shutting_down")
+            with pytest.raises(ConnectionClosed) as closed:
+                await client.next()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1012
+        with pytest.raises(InvalidStatus) as refused:
+            async with connected(served):
+                pass
+        assert refused.value.response.status_code == 503
+
+
 async def test_a_gateway_that_stops_ends_its_connections(tmp_path: Path) -> None:
     async with serve(tmp_path, tools=False) as served:
         socket = await connect(address(served))

@@ -1,6 +1,8 @@
 """Which worker answered is told, and a conversation's own word for where to go is heard."""
 
+import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -8,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from smg.testing.engine import ScriptedEngine
-from tests.e2e.gateway import MODEL, Served, served
+from smg.testing.engine import EngineOptions, ScriptedEngine
+from tests.e2e.gateway import MODEL, PATIENCE_SECONDS, Served, served
 
 CALL = '[[call:add {"a": 1, "b": 2}]][[say:It is 3.]]'
 
@@ -101,6 +103,29 @@ async def test_the_header_goes_before_the_other_routing_keys(tmp_path: Path) -> 
         assert len(workers) == 1
 
 
+async def test_a_user_goes_before_the_conversation(tmp_path: Path) -> None:
+    async with fleet(tmp_path, tools=False, policy="consistent_hashing") as (gateway, _):
+        workers = set()
+        for _ in range(8):
+            conversation = (await gateway.http.post("/conversations", json={})).json()["id"]
+            body = {**asked()["/responses"], "user": "ann", "conversation": conversation}
+            answer = await gateway.http.post("/responses", json=body)
+            workers.add(answer.headers["x-smg-worker"])
+        assert len(workers) == 1
+
+
+async def test_a_chain_of_responses_stays_together(tmp_path: Path) -> None:
+    async with fleet(tmp_path, tools=False, policy="consistent_hashing") as (gateway, _):
+        last = (await gateway.http.post("/responses", json=asked()["/responses"])).json()["id"]
+        workers = set()
+        for _ in range(8):
+            body = {**asked()["/responses"], "previous_response_id": last}
+            answer = await gateway.http.post("/responses", json=body)
+            last = answer.json()["id"]
+            workers.add(answer.headers["x-smg-worker"])
+        assert len(workers) == 1
+
+
 async def test_a_whole_answer_names_the_worker_that_took_over(tmp_path: Path) -> None:
     async with fleet(tmp_path, tools=False, policy="passthrough") as (gateway, engines):
         await engines[0].__aexit__(None, None, None)
@@ -108,3 +133,20 @@ async def test_a_whole_answer_names_the_worker_that_took_over(tmp_path: Path) ->
         assert answer.status_code == 200
         assert answer.headers["x-smg-worker"] == alias(engines[1])
         assert answer.headers["x-smg-worker-reason"] == "the first choice failed"
+
+
+async def test_the_reason_says_whether_the_worker_told_or_was_sent_it_before(
+    tmp_path: Path,
+) -> None:
+    told, silent = EngineOptions(), EngineOptions(kv_events=False)
+    question = f"[[say:Yes.]] {' '.join(map(str, range(100)))}"
+    for options, how in ((told, "kv events"), (silent, "sent before")):
+        async with ScriptedEngine(options=options) as engine:
+            settings: Any = {"worker_urls": (engine.url,), "tools": False}
+            async with served(tmp_path, **settings) as gateway, asyncio.timeout(PATIENCE_SECONDS):
+                reason = ""
+                while not reason.endswith(how):  # What it tells comes a moment after its answer.
+                    body = asked(question)["/responses"]
+                    answer = await gateway.http.post("/responses", json=body)
+                    reason = answer.headers["x-smg-worker-reason"]
+                assert re.fullmatch(rf"cache_aware: \d+ of \d+ known, {how}", reason)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
 from smg.engines.base import EngineChunk, EngineInfo, EngineLoad, Finish, PromptTokens
 from smg.events import Usage
@@ -24,6 +25,8 @@ class ScriptedEngine:
         self.closed_streams = 0
         self.is_closed = False
         self.model = address
+        self.details: dict[str, Any] = {}
+        """What it says of itself beside its model."""
         self.sickness: Exception | None = None
         """What every question is answered with."""
         self.reported = EngineLoad()
@@ -45,7 +48,7 @@ class ScriptedEngine:
 
     async def info(self) -> EngineInfo:
         await self.check()
-        return EngineInfo(engine="scripted", model=self.model)
+        return EngineInfo(engine="scripted", model=self.model, details=self.details)
 
     async def check(self) -> None:
         self._probed.set()

@@ -125,3 +125,18 @@ def test_what_ends_while_it_is_open_changes_nothing(outcome: str) -> None:
     assert now(breaker) is BreakerState.OPEN
     clock.now = 60
     assert now(breaker) is BreakerState.HALF_OPEN
+
+
+def test_it_tells_how_often_it_came_into_each_state() -> None:
+    clock = Clock()
+    breaker = opened(clock)
+    for trials in ([False], [True, True]):  # Open again, then closed.
+        clock.now += RULES.open_s
+        for went_well in trials:
+            trial = breaker.begin()
+            (breaker.succeed if went_well else breaker.fail)(trial=trial)
+    assert breaker.changes == {
+        BreakerState.CLOSED: 1,
+        BreakerState.OPEN: 2,
+        BreakerState.HALF_OPEN: 2,
+    }

@@ -1,20 +1,24 @@
 """The pool over time: retries, the breaker, turns that stay, workers that come and go."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from smg.engines.base import EngineChunk, EngineLoad, PromptTokens
 from smg.errors import EngineError, WorkerOverloaded, WorkerTimeout, WorkerUnavailable
 from smg.workers.breaker import Breaker, BreakerRules
+from smg.workers.policies.base import Policy
 from smg.workers.policies.load import LeastLoad
 from smg.workers.policies.simple import Passthrough, RoundRobin
-from smg.workers.pool import Pool, Probing
+from smg.workers.pool import Pool
 from smg.workers.retries import RESERVE, Retries
+from smg.workers.watch import Probing
 from smg.workers.worker import Worker
 from tests.workers.scripted_engine import Script, ScriptedEngine, tokens
-from tests.workers.test_pool import OFTEN, counted, take
+from tests.workers.test_pool import OFTEN, counted, take, until
 
 GONE = [WorkerUnavailable("gone")]
 FULL = [WorkerOverloaded("full")]
@@ -252,6 +256,39 @@ async def test_without_a_report_nothing_is_known_of_others() -> None:
     engine.sickness = EngineError("does not tell")
     assert not await worker.ask_load()
     assert (worker.load, worker.foreign) == (None, 0)
+
+
+async def test_a_report_from_before_a_worker_went_down_counts_no_longer() -> None:
+    engine = ScriptedEngine("a")
+    engine.reported = EngineLoad(running=2, token_usage=0.9)
+    pool = Pool([Worker(engine)], LeastLoad(), replace(OFTEN, load_interval_s=3600))
+    await pool.start()
+    try:
+        worker = pool.workers[0]
+        await until(lambda: worker.load == engine.reported)
+        engine.sickness = WorkerUnavailable("gone")
+        worker.mark_down(WorkerUnavailable("gone"))
+        await until(lambda: worker.load is None)
+        assert worker.foreign == 0
+    finally:
+        await pool.close()
+
+
+@pytest.mark.parametrize(
+    "policy", [RoundRobin(), LeastLoad()], ids=lambda each: type(each).__name__
+)
+async def test_the_log_says_which_worker_and_why(
+    policy: Policy, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "smg.workers.pool")
+    pool = Pool([Worker(ScriptedEngine("a", tokens(1), tokens(1)))], policy)
+    for _ in range(2):
+        await take(pool, of_turn("x"))
+    reason = policy.rank(of_turn("x"), pool.workers).reason
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Worker a: {reason}",
+        "Worker a: the turn's worker",
+    ]
 
 
 async def test_one_of_three_dies_under_64_streams_and_nothing_unstarted_is_lost() -> None:

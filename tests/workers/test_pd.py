@@ -277,6 +277,7 @@ URL = ("grpc://a:1",)
         {"prefill": URL},
         {"decode": URL},
         {"prefill": URL, "decode": URL, "worker_urls": URL},
+        {"prefill": URL, "decode": URL, "dp_aware": True},
     ],
 )
 def test_halves_belong_together_and_to_nothing_else(given: dict[str, Any]) -> None:

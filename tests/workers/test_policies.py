@@ -40,14 +40,14 @@ def first(policy: Policy, prompt: PromptTokens, workers: Sequence[Worker]) -> st
     return best.address
 
 
-@each_policy
+@pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("names", ["", "a", "abc"])
-def test_every_policy_ranks_each_worker_once(new_policy: Callable[[], Policy], names: str) -> None:
-    policy, workers = new_policy(), fleet(names)
+def test_every_policy_ranks_each_worker_once_and_says_that_it_did(name: str, names: str) -> None:
+    policy, workers = POLICIES[name](), fleet(names)
     for prompt in (PROMPT, keyed("k"), PromptTokens(ids=[]), LONG):
         ranking = policy.rank(prompt, workers)
         assert sorted(ranking.workers, key=id) == sorted(workers, key=id)
-        assert ranking.reason
+        assert ranking.reason.startswith(name)
         for worker in ranking.workers:
             policy.placed(prompt, worker)
 
@@ -175,7 +175,7 @@ def test_a_prompt_goes_where_its_beginning_was_read() -> None:
     with next(worker for worker in workers if worker.address == home).busy(10):
         ranking = policy.rank(PromptTokens(ids=range(2000)), workers)
     assert ranking.workers[0].address == home
-    assert ranking.reason == "cache_aware: 1000 of 2000 known"
+    assert ranking.reason == "cache_aware: 1000 of 2000 known, sent before"
 
 
 def test_text_stands_for_ids_that_a_prompt_does_not_have() -> None:
@@ -223,6 +223,30 @@ def test_when_loads_are_too_unequal_load_decides(
     a.in_flight, b.in_flight = most, least
     a.running_tokens = 1
     assert first(policy, LONG, [a, b]) == ("b" if is_unbalanced else "a")
+
+
+@pytest.mark.parametrize(
+    ("options", "usages", "decides"),
+    [
+        (PolicyOptions(), (1.0, 0.0), False),
+        (PolicyOptions(overload_token_usage_threshold=0.9), (0.9, 0.9), False),
+        (PolicyOptions(overload_token_usage_threshold=0.9), (0.91, 0.9), True),
+        (PolicyOptions(balance_token_usage_threshold=0.5), (0.5, 0.0), False),
+        (PolicyOptions(balance_token_usage_threshold=0.5), (0.6, 0.0), True),
+    ],
+)
+def test_a_kv_cache_that_is_too_full_counts_more_than_what_is_in_it(
+    options: PolicyOptions, usages: tuple[float, float], decides: bool
+) -> None:
+    policy, (a, b) = CacheAware(options), fleet("ab")
+    policy.placed(LONG, a)
+    for worker, usage in zip((a, b), usages, strict=True):
+        worker.load = EngineLoad(token_usage=usage)
+    with b.busy(10):  # Of those that are not too full load decides; here there is one.
+        ranking = policy.rank(LONG, [a, b])
+    assert ranking.workers == ((b, a) if decides else (a, b))
+    told = "KV caches too full, least load" if decides else "1000 of 1000 known, sent before"
+    assert ranking.reason == f"cache_aware: {told}"
 
 
 def test_a_prefix_beyond_its_share_of_load_goes_to_the_next() -> None:

@@ -19,14 +19,16 @@ from smg.errors import (
     WorkerUnavailable,
 )
 from smg.workers.policies.simple import RoundRobin
-from smg.workers.pool import Pool, Probing
+from smg.workers.pool import Pool
 from smg.workers.retries import Retries
+from smg.workers.watch import Probing
 from smg.workers.worker import Worker
 from tests.contracts.speech import VLLM
 from tests.engines.stand_in import Process, directing
 from tests.workers.scripted_engine import ScriptedEngine, tokens
 
 PROMPT = PromptTokens(ids=[1])
+PATIENCE_S = 5.0
 OFTEN = Probing(interval_s=0.01, first_s=0.001, longest_s=0.01)
 
 
@@ -44,6 +46,12 @@ def counted() -> Callable[[], str]:
 async def take(workers: Pool, prompt: PromptTokens = PROMPT) -> list[EngineChunk]:
     async with aclosing(workers.generate(counted(), prompt)) as chunks:
         return [chunk async for chunk in chunks]
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not reached():  # noqa: ASYNC110 - nobody announces it
+            await asyncio.sleep(0)
 
 
 async def test_workers_take_turns() -> None:

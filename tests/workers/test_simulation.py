@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fleet import run
+from benchmarks.fleet import Scene, run
 
-WORKERS, REQUESTS, RATE = 8, 600, 24.0
+SCENE = Scene(workers=8, requests=600, rate=24.0)
 
 
 @cache
 def simulated(policy: str) -> dict[str, Any]:
-    return run(policy, WORKERS, REQUESTS, RATE)
+    return run(policy, SCENE)
 
 
 # What the full benchmark shows is more; this is what must never be lost.

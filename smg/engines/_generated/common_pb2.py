@@ -24,15 +24,41 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#smg/engines/_generated/common.proto\x12\x0fsmg.grpc.common\"\x15\n\x13GetTokenizerRequest\"1\n\x11GetTokenizerChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06sha256\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#smg/engines/_generated/common.proto\x12\x0fsmg.grpc.common\"\x15\n\x13GetTokenizerRequest\"1\n\x11GetTokenizerChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"b\n\x18SubscribeKvEventsRequest\x12\x1d\n\x15start_sequence_number\x18\x01 \x01(\x04\x12\'\n\x1fload_records_before_first_batch\x18\x02 \x01(\x08\"\xea\x01\n\x0cKvEventBatch\x12\x17\n\x0fsequence_number\x18\x01 \x01(\x04\x12\x11\n\ttimestamp\x18\x02 \x01(\x01\x12-\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1d.smg.grpc.common.KvCacheEvent\x12\x14\n\x07\x64p_rank\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x32\n\x08snapshot\x18\x07 \x01(\x0b\x32 .smg.grpc.common.KvSnapshotChunk\x12)\n\x04load\x18\x08 \x01(\x0b\x32\x1b.smg.grpc.common.EngineLoadB\n\n\x08_dp_rank\"W\n\x0fKvSnapshotChunk\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x0e\n\x06\x62locks\x18\x03 \x01(\x04\x12\x16\n\x0eunknown_before\x18\x04 \x01(\x04\"\xb8\x02\n\nEngineLoad\x12\x18\n\x10running_requests\x18\x01 \x01(\r\x12\x18\n\x10waiting_requests\x18\x02 \x01(\r\x12$\n\x17waiting_uncached_tokens\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0btoken_usage\x18\x04 \x01(\x01\x12\x16\n\x0egen_throughput\x18\x05 \x01(\x01\x12\x1c\n\x14max_running_requests\x18\x06 \x01(\r\x12\x0e\n\x06\x61ge_ms\x18\x07 \x01(\r\x12\x0e\n\x06sample\x18\x08 \x01(\x04\x12\x11\n\tload_only\x18\t \x01(\x08\x12\x1f\n\x12\x61\x63tive_token_usage\x18\x12 \x01(\x01H\x01\x88\x01\x01\x42\x1a\n\x18_waiting_uncached_tokensB\x15\n\x13_active_token_usage\"\xc4\x01\n\x0cKvCacheEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\x04\x12\x31\n\x06stored\x18\x02 \x01(\x0b\x32\x1f.smg.grpc.common.KvBlocksStoredH\x00\x12\x33\n\x07removed\x18\x03 \x01(\x0b\x32 .smg.grpc.common.KvBlocksRemovedH\x00\x12\x32\n\x07\x63leared\x18\x04 \x01(\x0b\x32\x1f.smg.grpc.common.KvCacheClearedH\x00\x42\x06\n\x04\x64\x61ta\"\xd6\x04\n\x0eKvBlocksStored\x12(\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x18.smg.grpc.common.KvBlock\x12\x1e\n\x11parent_block_hash\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12/\n\x04tier\x18\x03 \x01(\x0e\x32\x1c.smg.grpc.common.KvCacheTierH\x01\x88\x01\x01\x12\x13\n\x06medium\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x16\n\tgroup_idx\x18\x05 \x01(\rH\x03\x88\x01\x01\x12\x1f\n\x12kv_cache_spec_kind\x18\x06 \x01(\tH\x04\x88\x01\x01\x12)\n\x1ckv_cache_spec_sliding_window\x18\x07 \x01(\rH\x05\x88\x01\x01\x12\x37\n\x08locality\x18\x08 \x01(\x0e\x32 .smg.grpc.common.KvCacheLocalityH\x06\x88\x01\x01\x12\x16\n\townership\x18\t \x01(\tH\x07\x88\x01\x01\x12\x17\n\nsession_id\x18\n \x01(\tH\x08\x88\x01\x01\x12\x16\n\tlora_name\x18\x0b \x01(\tH\t\x88\x01\x01\x12\x17\n\ncache_salt\x18\x0c \x01(\tH\n\x88\x01\x01\x42\x14\n\x12_parent_block_hashB\x07\n\x05_tierB\t\n\x07_mediumB\x0c\n\n_group_idxB\x15\n\x13_kv_cache_spec_kindB\x1f\n\x1d_kv_cache_spec_sliding_windowB\x0b\n\t_localityB\x0c\n\n_ownershipB\r\n\x0b_session_idB\x0c\n\n_lora_nameB\r\n\x0b_cache_salt\"\xc6\x01\n\x07KvBlock\x12\x12\n\nblock_hash\x18\x01 \x01(\x03\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x12\n\nblock_size\x18\x03 \x01(\x05\x12\x14\n\x07lora_id\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x18\n\x0b\x63\x61\x63he_level\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x34\n\nextra_keys\x18\x06 \x03(\x0b\x32 .smg.grpc.common.KvBlockExtraKeyB\n\n\x08_lora_idB\x0e\n\x0c_cache_level\"\x82\x01\n\x0fKvBlockExtraKey\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x0e\n\x04\x62lob\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06number\x18\x03 \x01(\x03H\x00\x12\x36\n\nmultimodal\x18\x04 \x01(\x0b\x32 .smg.grpc.common.KvMultimodalKeyH\x00\x42\x05\n\x03key\"5\n\x0fKvMultimodalKey\x12\x12\n\nidentifier\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"\xbd\x02\n\x0fKvBlocksRemoved\x12\x14\n\x0c\x62lock_hashes\x18\x01 \x03(\x03\x12\x18\n\x0b\x63\x61\x63he_level\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12/\n\x04tier\x18\x03 \x01(\x0e\x32\x1c.smg.grpc.common.KvCacheTierH\x01\x88\x01\x01\x12\x13\n\x06medium\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x16\n\tgroup_idx\x18\x05 \x01(\rH\x03\x88\x01\x01\x12\x37\n\x08locality\x18\x06 \x01(\x0e\x32 .smg.grpc.common.KvCacheLocalityH\x04\x88\x01\x01\x12\x16\n\townership\x18\x07 \x01(\tH\x05\x88\x01\x01\x42\x0e\n\x0c_cache_levelB\x07\n\x05_tierB\t\n\x07_mediumB\x0c\n\n_group_idxB\x0b\n\t_localityB\x0c\n\n_ownership\"6\n\x0eKvCacheCleared\x12\x16\n\townership\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x0c\n\n_ownership*\x92\x01\n\x0bKvCacheTier\x12\x1d\n\x19KV_CACHE_TIER_UNSPECIFIED\x10\x00\x12\x18\n\x14KV_CACHE_TIER_DEVICE\x10\x01\x12\x16\n\x12KV_CACHE_TIER_HOST\x10\x02\x12\x16\n\x12KV_CACHE_TIER_DISK\x10\x03\x12\x1a\n\x16KV_CACHE_TIER_EXTERNAL\x10\x04*o\n\x0fKvCacheLocality\x12!\n\x1dKV_CACHE_LOCALITY_UNSPECIFIED\x10\x00\x12\x1b\n\x17KV_CACHE_LOCALITY_LOCAL\x10\x01\x12\x1c\n\x18KV_CACHE_LOCALITY_REMOTE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'smg.engines._generated.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_KVCACHETIER']._serialized_start=2437
+  _globals['_KVCACHETIER']._serialized_end=2583
+  _globals['_KVCACHELOCALITY']._serialized_start=2585
+  _globals['_KVCACHELOCALITY']._serialized_end=2696
   _globals['_GETTOKENIZERREQUEST']._serialized_start=56
   _globals['_GETTOKENIZERREQUEST']._serialized_end=77
   _globals['_GETTOKENIZERCHUNK']._serialized_start=79
   _globals['_GETTOKENIZERCHUNK']._serialized_end=128
+  _globals['_SUBSCRIBEKVEVENTSREQUEST']._serialized_start=130
+  _globals['_SUBSCRIBEKVEVENTSREQUEST']._serialized_end=228
+  _globals['_KVEVENTBATCH']._serialized_start=231
+  _globals['_KVEVENTBATCH']._serialized_end=465
+  _globals['_KVSNAPSHOTCHUNK']._serialized_start=467
+  _globals['_KVSNAPSHOTCHUNK']._serialized_end=554
+  _globals['_ENGINELOAD']._serialized_start=557
+  _globals['_ENGINELOAD']._serialized_end=869
+  _globals['_KVCACHEEVENT']._serialized_start=872
+  _globals['_KVCACHEEVENT']._serialized_end=1068
+  _globals['_KVBLOCKSSTORED']._serialized_start=1071
+  _globals['_KVBLOCKSSTORED']._serialized_end=1669
+  _globals['_KVBLOCK']._serialized_start=1672
+  _globals['_KVBLOCK']._serialized_end=1870
+  _globals['_KVBLOCKEXTRAKEY']._serialized_start=1873
+  _globals['_KVBLOCKEXTRAKEY']._serialized_end=2003
+  _globals['_KVMULTIMODALKEY']._serialized_start=2005
+  _globals['_KVMULTIMODALKEY']._serialized_end=2058
+  _globals['_KVBLOCKSREMOVED']._serialized_start=2061
+  _globals['_KVBLOCKSREMOVED']._serialized_end=2378
+  _globals['_KVCACHECLEARED']._serialized_start=2380
+  _globals['_KVCACHECLEARED']._serialized_end=2434
 # @@protoc_insertion_point(module_scope)

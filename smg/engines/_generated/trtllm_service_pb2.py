@@ -22,53 +22,54 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from smg.engines._generated import common_pb2 as smg_dot_engines_dot___generated_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+smg/engines/_generated/trtllm_service.proto\x12\x06trtllm\"\xc1\x03\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\ttokenized\x18\x02 \x01(\x0b\x32\x16.trtllm.TokenizedInput\x12/\n\x0fsampling_config\x18\x03 \x01(\x0b\x32\x16.trtllm.SamplingConfig\x12+\n\routput_config\x18\x04 \x01(\x0b\x32\x14.trtllm.OutputConfig\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x11\n\tstreaming\x18\x06 \x01(\x08\x12:\n\x0fguided_decoding\x18\x0b \x01(\x0b\x32\x1c.trtllm.GuidedDecodingParamsH\x00\x88\x01\x01\x12\x16\n\x0e\x65mbedding_bias\x18\x0c \x03(\x02\x12\x0c\n\x04stop\x18\x15 \x03(\t\x12\x16\n\x0estop_token_ids\x18\x16 \x03(\r\x12\x12\n\nignore_eos\x18\x17 \x01(\x08\x12\x0b\n\x03\x62\x61\x64\x18\x18 \x03(\t\x12\x15\n\rbad_token_ids\x18\x19 \x03(\r\x12$\n\x1cinclude_stop_token_in_output\x18\x1a \x01(\x08\x42\x12\n\x10_guided_decoding\"Y\n\x0eTokenizedInput\x12\x15\n\roriginal_text\x18\x01 \x01(\t\x12\x17\n\x0finput_token_ids\x18\x02 \x03(\r\x12\x17\n\x0fquery_token_ids\x18\x03 \x03(\r\"\xe8\x06\n\x0eSamplingConfig\x12\x12\n\nbeam_width\x18\x01 \x01(\x05\x12\x1c\n\x14num_return_sequences\x18\x02 \x01(\r\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x02H\x01\x88\x01\x01\x12\x16\n\ttop_p_min\x18\x05 \x01(\x02H\x02\x88\x01\x01\x12\x1c\n\x0ftop_p_reset_ids\x18\x06 \x01(\x05H\x03\x88\x01\x01\x12\x18\n\x0btop_p_decay\x18\x07 \x01(\x02H\x04\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x05\x88\x01\x01\x12\x18\n\x0btemperature\x18\t \x01(\x02H\x06\x88\x01\x01\x12\x17\n\nmin_tokens\x18\n \x01(\rH\x07\x88\x01\x01\x12\'\n\x1a\x62\x65\x61m_search_diversity_rate\x18\x0b \x01(\x02H\x08\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x0c \x01(\x02H\t\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\r \x01(\x02H\n\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x0e \x01(\x02H\x0b\x88\x01\x01\x12!\n\x14prompt_ignore_length\x18\x0f \x01(\x05H\x0c\x88\x01\x01\x12\x1b\n\x0elength_penalty\x18\x10 \x01(\x02H\r\x88\x01\x01\x12\x1b\n\x0e\x65\x61rly_stopping\x18\x11 \x01(\x05H\x0e\x88\x01\x01\x12!\n\x14no_repeat_ngram_size\x18\x12 \x01(\x05H\x0f\x88\x01\x01\x12\x12\n\x05min_p\x18\x13 \x01(\x02H\x10\x88\x01\x01\x12\x18\n\x10\x62\x65\x61m_width_array\x18\x14 \x03(\x05\x42\x08\n\x06_top_kB\x08\n\x06_top_pB\x0c\n\n_top_p_minB\x12\n\x10_top_p_reset_idsB\x0e\n\x0c_top_p_decayB\x07\n\x05_seedB\x0e\n\x0c_temperatureB\r\n\x0b_min_tokensB\x1d\n\x1b_beam_search_diversity_rateB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x17\n\x15_prompt_ignore_lengthB\x11\n\x0f_length_penaltyB\x11\n\x0f_early_stoppingB\x17\n\x15_no_repeat_ngram_sizeB\x08\n\x06_min_p\"\x84\x02\n\x0cOutputConfig\x12\x15\n\x08logprobs\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x1d\n\x15return_context_logits\x18\x03 \x01(\x08\x12 \n\x18return_generation_logits\x18\x04 \x01(\x08\x12!\n\x19\x65xclude_input_from_output\x18\x05 \x01(\x08\x12\x1d\n\x15return_encoder_output\x18\x06 \x01(\x08\x12\x1b\n\x13return_perf_metrics\x18\x07 \x01(\x08\x42\x0b\n\t_logprobsB\x12\n\x10_prompt_logprobs\"\x8e\x02\n\x14GuidedDecodingParams\x12:\n\nguide_type\x18\x01 \x01(\x0e\x32&.trtllm.GuidedDecodingParams.GuideType\x12\r\n\x05guide\x18\x02 \x01(\t\"\xaa\x01\n\tGuideType\x12\x1a\n\x16GUIDE_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0fGUIDE_TYPE_JSON\x10\x01\x12\x1a\n\x16GUIDE_TYPE_JSON_SCHEMA\x10\x02\x12\x14\n\x10GUIDE_TYPE_REGEX\x10\x03\x12\x1b\n\x17GUIDE_TYPE_EBNF_GRAMMAR\x10\x04\x12\x1d\n\x19GUIDE_TYPE_STRUCTURAL_TAG\x10\x05\"\x8e\x01\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1b.trtllm.GenerateStreamChunkH\x00\x12,\n\x08\x63omplete\x18\x03 \x01(\x0b\x32\x18.trtllm.GenerateCompleteH\x00\x42\n\n\x08response\"\xb1\x01\n\x13GenerateStreamChunk\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x16\n\x0esequence_index\x18\x02 \x01(\r\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x04 \x01(\r\x12\x15\n\rcached_tokens\x18\x05 \x01(\r\x12&\n\x08logprobs\x18\x06 \x03(\x0b\x32\x14.trtllm.TokenLogprob\"\xfc\x02\n\x10GenerateComplete\x12\x18\n\x10output_token_ids\x18\x01 \x03(\r\x12\x16\n\x0esequence_index\x18\x02 \x01(\r\x12\x15\n\rfinish_reason\x18\x03 \x01(\t\x12\x1a\n\x10matched_stop_str\x18\x04 \x01(\tH\x00\x12\x1a\n\x10matched_token_id\x18\r \x01(\rH\x00\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x06 \x01(\r\x12\x15\n\rcached_tokens\x18\x07 \x01(\r\x12&\n\x08logprobs\x18\x08 \x03(\x0b\x32\x14.trtllm.TokenLogprob\x12-\n\x0fprompt_logprobs\x18\t \x03(\x0b\x32\x14.trtllm.TokenLogprob\x12\x1c\n\x14spec_accepted_tokens\x18\x0e \x01(\r\x12\x19\n\x11spec_draft_tokens\x18\x0f \x01(\rB\x0e\n\x0cmatched_stop\"[\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12(\n\x0ctop_logprobs\x18\x03 \x03(\x0b\x32\x12.trtllm.TopLogprob\"/\n\nTopLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"\x14\n\x12HealthCheckRequest\"%\n\x13HealthCheckResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\"\"\n\x0c\x41\x62ortRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"1\n\rAbortResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x15\n\x13GetModelInfoRequest\"\xd8\x01\n\x14GetModelInfoResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x15\n\rmax_input_len\x18\x02 \x01(\x05\x12\x13\n\x0bmax_seq_len\x18\x03 \x01(\x05\x12\x16\n\x0emax_batch_size\x18\x04 \x01(\x05\x12\x12\n\nvocab_size\x18\x05 \x01(\x05\x12\x13\n\x0bhidden_size\x18\x06 \x01(\x05\x12\x12\n\nnum_layers\x18\x07 \x01(\x05\x12\x11\n\tnum_heads\x18\x08 \x01(\x05\x12\x1a\n\x12supported_features\x18\t \x03(\t\"\x16\n\x14GetServerInfoRequest\"\xaa\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12\x1c\n\x14tensor_parallel_size\x18\x03 \x01(\x05\x12\x1e\n\x16pipeline_parallel_size\x18\x04 \x01(\x05\x12\x1d\n\x15\x63ontext_parallel_size\x18\x05 \x01(\x05\x12\x12\n\nworld_size\x18\x06 \x01(\x05\x32\xe7\x02\n\rTrtllmService\x12?\n\x08Generate\x12\x17.trtllm.GenerateRequest\x1a\x18.trtllm.GenerateResponse0\x01\x12\x46\n\x0bHealthCheck\x12\x1a.trtllm.HealthCheckRequest\x1a\x1b.trtllm.HealthCheckResponse\x12\x34\n\x05\x41\x62ort\x12\x14.trtllm.AbortRequest\x1a\x15.trtllm.AbortResponse\x12I\n\x0cGetModelInfo\x12\x1b.trtllm.GetModelInfoRequest\x1a\x1c.trtllm.GetModelInfoResponse\x12L\n\rGetServerInfo\x12\x1c.trtllm.GetServerInfoRequest\x1a\x1d.trtllm.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+smg/engines/_generated/trtllm_service.proto\x12\x06trtllm\x1a#smg/engines/_generated/common.proto\"\xc1\x03\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\ttokenized\x18\x02 \x01(\x0b\x32\x16.trtllm.TokenizedInput\x12/\n\x0fsampling_config\x18\x03 \x01(\x0b\x32\x16.trtllm.SamplingConfig\x12+\n\routput_config\x18\x04 \x01(\x0b\x32\x14.trtllm.OutputConfig\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x11\n\tstreaming\x18\x06 \x01(\x08\x12:\n\x0fguided_decoding\x18\x0b \x01(\x0b\x32\x1c.trtllm.GuidedDecodingParamsH\x00\x88\x01\x01\x12\x16\n\x0e\x65mbedding_bias\x18\x0c \x03(\x02\x12\x0c\n\x04stop\x18\x15 \x03(\t\x12\x16\n\x0estop_token_ids\x18\x16 \x03(\r\x12\x12\n\nignore_eos\x18\x17 \x01(\x08\x12\x0b\n\x03\x62\x61\x64\x18\x18 \x03(\t\x12\x15\n\rbad_token_ids\x18\x19 \x03(\r\x12$\n\x1cinclude_stop_token_in_output\x18\x1a \x01(\x08\x42\x12\n\x10_guided_decoding\"Y\n\x0eTokenizedInput\x12\x15\n\roriginal_text\x18\x01 \x01(\t\x12\x17\n\x0finput_token_ids\x18\x02 \x03(\r\x12\x17\n\x0fquery_token_ids\x18\x03 \x03(\r\"\xe8\x06\n\x0eSamplingConfig\x12\x12\n\nbeam_width\x18\x01 \x01(\x05\x12\x1c\n\x14num_return_sequences\x18\x02 \x01(\r\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x02H\x01\x88\x01\x01\x12\x16\n\ttop_p_min\x18\x05 \x01(\x02H\x02\x88\x01\x01\x12\x1c\n\x0ftop_p_reset_ids\x18\x06 \x01(\x05H\x03\x88\x01\x01\x12\x18\n\x0btop_p_decay\x18\x07 \x01(\x02H\x04\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x05\x88\x01\x01\x12\x18\n\x0btemperature\x18\t \x01(\x02H\x06\x88\x01\x01\x12\x17\n\nmin_tokens\x18\n \x01(\rH\x07\x88\x01\x01\x12\'\n\x1a\x62\x65\x61m_search_diversity_rate\x18\x0b \x01(\x02H\x08\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x0c \x01(\x02H\t\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\r \x01(\x02H\n\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x0e \x01(\x02H\x0b\x88\x01\x01\x12!\n\x14prompt_ignore_length\x18\x0f \x01(\x05H\x0c\x88\x01\x01\x12\x1b\n\x0elength_penalty\x18\x10 \x01(\x02H\r\x88\x01\x01\x12\x1b\n\x0e\x65\x61rly_stopping\x18\x11 \x01(\x05H\x0e\x88\x01\x01\x12!\n\x14no_repeat_ngram_size\x18\x12 \x01(\x05H\x0f\x88\x01\x01\x12\x12\n\x05min_p\x18\x13 \x01(\x02H\x10\x88\x01\x01\x12\x18\n\x10\x62\x65\x61m_width_array\x18\x14 \x03(\x05\x42\x08\n\x06_top_kB\x08\n\x06_top_pB\x0c\n\n_top_p_minB\x12\n\x10_top_p_reset_idsB\x0e\n\x0c_top_p_decayB\x07\n\x05_seedB\x0e\n\x0c_temperatureB\r\n\x0b_min_tokensB\x1d\n\x1b_beam_search_diversity_rateB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x17\n\x15_prompt_ignore_lengthB\x11\n\x0f_length_penaltyB\x11\n\x0f_early_stoppingB\x17\n\x15_no_repeat_ngram_sizeB\x08\n\x06_min_p\"\x84\x02\n\x0cOutputConfig\x12\x15\n\x08logprobs\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x1d\n\x15return_context_logits\x18\x03 \x01(\x08\x12 \n\x18return_generation_logits\x18\x04 \x01(\x08\x12!\n\x19\x65xclude_input_from_output\x18\x05 \x01(\x08\x12\x1d\n\x15return_encoder_output\x18\x06 \x01(\x08\x12\x1b\n\x13return_perf_metrics\x18\x07 \x01(\x08\x42\x0b\n\t_logprobsB\x12\n\x10_prompt_logprobs\"\x8e\x02\n\x14GuidedDecodingParams\x12:\n\nguide_type\x18\x01 \x01(\x0e\x32&.trtllm.GuidedDecodingParams.GuideType\x12\r\n\x05guide\x18\x02 \x01(\t\"\xaa\x01\n\tGuideType\x12\x1a\n\x16GUIDE_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0fGUIDE_TYPE_JSON\x10\x01\x12\x1a\n\x16GUIDE_TYPE_JSON_SCHEMA\x10\x02\x12\x14\n\x10GUIDE_TYPE_REGEX\x10\x03\x12\x1b\n\x17GUIDE_TYPE_EBNF_GRAMMAR\x10\x04\x12\x1d\n\x19GUIDE_TYPE_STRUCTURAL_TAG\x10\x05\"\x8e\x01\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1b.trtllm.GenerateStreamChunkH\x00\x12,\n\x08\x63omplete\x18\x03 \x01(\x0b\x32\x18.trtllm.GenerateCompleteH\x00\x42\n\n\x08response\"\xb1\x01\n\x13GenerateStreamChunk\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x16\n\x0esequence_index\x18\x02 \x01(\r\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x04 \x01(\r\x12\x15\n\rcached_tokens\x18\x05 \x01(\r\x12&\n\x08logprobs\x18\x06 \x03(\x0b\x32\x14.trtllm.TokenLogprob\"\xfc\x02\n\x10GenerateComplete\x12\x18\n\x10output_token_ids\x18\x01 \x03(\r\x12\x16\n\x0esequence_index\x18\x02 \x01(\r\x12\x15\n\rfinish_reason\x18\x03 \x01(\t\x12\x1a\n\x10matched_stop_str\x18\x04 \x01(\tH\x00\x12\x1a\n\x10matched_token_id\x18\r \x01(\rH\x00\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x06 \x01(\r\x12\x15\n\rcached_tokens\x18\x07 \x01(\r\x12&\n\x08logprobs\x18\x08 \x03(\x0b\x32\x14.trtllm.TokenLogprob\x12-\n\x0fprompt_logprobs\x18\t \x03(\x0b\x32\x14.trtllm.TokenLogprob\x12\x1c\n\x14spec_accepted_tokens\x18\x0e \x01(\r\x12\x19\n\x11spec_draft_tokens\x18\x0f \x01(\rB\x0e\n\x0cmatched_stop\"[\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12(\n\x0ctop_logprobs\x18\x03 \x03(\x0b\x32\x12.trtllm.TopLogprob\"/\n\nTopLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"\x14\n\x12HealthCheckRequest\"%\n\x13HealthCheckResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\"\"\n\x0c\x41\x62ortRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"1\n\rAbortResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x15\n\x13GetModelInfoRequest\"\xd8\x01\n\x14GetModelInfoResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x15\n\rmax_input_len\x18\x02 \x01(\x05\x12\x13\n\x0bmax_seq_len\x18\x03 \x01(\x05\x12\x16\n\x0emax_batch_size\x18\x04 \x01(\x05\x12\x12\n\nvocab_size\x18\x05 \x01(\x05\x12\x13\n\x0bhidden_size\x18\x06 \x01(\x05\x12\x12\n\nnum_layers\x18\x07 \x01(\x05\x12\x11\n\tnum_heads\x18\x08 \x01(\x05\x12\x1a\n\x12supported_features\x18\t \x03(\t\"\x16\n\x14GetServerInfoRequest\"\xaa\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12\x1c\n\x14tensor_parallel_size\x18\x03 \x01(\x05\x12\x1e\n\x16pipeline_parallel_size\x18\x04 \x01(\x05\x12\x1d\n\x15\x63ontext_parallel_size\x18\x05 \x01(\x05\x12\x12\n\nworld_size\x18\x06 \x01(\x05\x32\xc8\x03\n\rTrtllmService\x12?\n\x08Generate\x12\x17.trtllm.GenerateRequest\x1a\x18.trtllm.GenerateResponse0\x01\x12\x46\n\x0bHealthCheck\x12\x1a.trtllm.HealthCheckRequest\x1a\x1b.trtllm.HealthCheckResponse\x12\x34\n\x05\x41\x62ort\x12\x14.trtllm.AbortRequest\x1a\x15.trtllm.AbortResponse\x12I\n\x0cGetModelInfo\x12\x1b.trtllm.GetModelInfoRequest\x1a\x1c.trtllm.GetModelInfoResponse\x12L\n\rGetServerInfo\x12\x1c.trtllm.GetServerInfoRequest\x1a\x1d.trtllm.GetServerInfoResponse\x12_\n\x11SubscribeKvEvents\x12).smg.grpc.common.SubscribeKvEventsRequest\x1a\x1d.smg.grpc.common.KvEventBatch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'smg.engines._generated.trtllm_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GENERATEREQUEST']._serialized_start=56
-  _globals['_GENERATEREQUEST']._serialized_end=505
-  _globals['_TOKENIZEDINPUT']._serialized_start=507
-  _globals['_TOKENIZEDINPUT']._serialized_end=596
-  _globals['_SAMPLINGCONFIG']._serialized_start=599
-  _globals['_SAMPLINGCONFIG']._serialized_end=1471
-  _globals['_OUTPUTCONFIG']._serialized_start=1474
-  _globals['_OUTPUTCONFIG']._serialized_end=1734
-  _globals['_GUIDEDDECODINGPARAMS']._serialized_start=1737
-  _globals['_GUIDEDDECODINGPARAMS']._serialized_end=2007
-  _globals['_GUIDEDDECODINGPARAMS_GUIDETYPE']._serialized_start=1837
-  _globals['_GUIDEDDECODINGPARAMS_GUIDETYPE']._serialized_end=2007
-  _globals['_GENERATERESPONSE']._serialized_start=2010
-  _globals['_GENERATERESPONSE']._serialized_end=2152
-  _globals['_GENERATESTREAMCHUNK']._serialized_start=2155
-  _globals['_GENERATESTREAMCHUNK']._serialized_end=2332
-  _globals['_GENERATECOMPLETE']._serialized_start=2335
-  _globals['_GENERATECOMPLETE']._serialized_end=2715
-  _globals['_TOKENLOGPROB']._serialized_start=2717
-  _globals['_TOKENLOGPROB']._serialized_end=2808
-  _globals['_TOPLOGPROB']._serialized_start=2810
-  _globals['_TOPLOGPROB']._serialized_end=2857
-  _globals['_HEALTHCHECKREQUEST']._serialized_start=2859
-  _globals['_HEALTHCHECKREQUEST']._serialized_end=2879
-  _globals['_HEALTHCHECKRESPONSE']._serialized_start=2881
-  _globals['_HEALTHCHECKRESPONSE']._serialized_end=2918
-  _globals['_ABORTREQUEST']._serialized_start=2920
-  _globals['_ABORTREQUEST']._serialized_end=2954
-  _globals['_ABORTRESPONSE']._serialized_start=2956
-  _globals['_ABORTRESPONSE']._serialized_end=3005
-  _globals['_GETMODELINFOREQUEST']._serialized_start=3007
-  _globals['_GETMODELINFOREQUEST']._serialized_end=3028
-  _globals['_GETMODELINFORESPONSE']._serialized_start=3031
-  _globals['_GETMODELINFORESPONSE']._serialized_end=3247
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=3249
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=3271
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=3274
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=3444
-  _globals['_TRTLLMSERVICE']._serialized_start=3447
-  _globals['_TRTLLMSERVICE']._serialized_end=3806
+  _globals['_GENERATEREQUEST']._serialized_start=93
+  _globals['_GENERATEREQUEST']._serialized_end=542
+  _globals['_TOKENIZEDINPUT']._serialized_start=544
+  _globals['_TOKENIZEDINPUT']._serialized_end=633
+  _globals['_SAMPLINGCONFIG']._serialized_start=636
+  _globals['_SAMPLINGCONFIG']._serialized_end=1508
+  _globals['_OUTPUTCONFIG']._serialized_start=1511
+  _globals['_OUTPUTCONFIG']._serialized_end=1771
+  _globals['_GUIDEDDECODINGPARAMS']._serialized_start=1774
+  _globals['_GUIDEDDECODINGPARAMS']._serialized_end=2044
+  _globals['_GUIDEDDECODINGPARAMS_GUIDETYPE']._serialized_start=1874
+  _globals['_GUIDEDDECODINGPARAMS_GUIDETYPE']._serialized_end=2044
+  _globals['_GENERATERESPONSE']._serialized_start=2047
+  _globals['_GENERATERESPONSE']._serialized_end=2189
+  _globals['_GENERATESTREAMCHUNK']._serialized_start=2192
+  _globals['_GENERATESTREAMCHUNK']._serialized_end=2369
+  _globals['_GENERATECOMPLETE']._serialized_start=2372
+  _globals['_GENERATECOMPLETE']._serialized_end=2752
+  _globals['_TOKENLOGPROB']._serialized_start=2754
+  _globals['_TOKENLOGPROB']._serialized_end=2845
+  _globals['_TOPLOGPROB']._serialized_start=2847
+  _globals['_TOPLOGPROB']._serialized_end=2894
+  _globals['_HEALTHCHECKREQUEST']._serialized_start=2896
+  _globals['_HEALTHCHECKREQUEST']._serialized_end=2916
+  _globals['_HEALTHCHECKRESPONSE']._serialized_start=2918
+  _globals['_HEALTHCHECKRESPONSE']._serialized_end=2955
+  _globals['_ABORTREQUEST']._serialized_start=2957
+  _globals['_ABORTREQUEST']._serialized_end=2991
+  _globals['_ABORTRESPONSE']._serialized_start=2993
+  _globals['_ABORTRESPONSE']._serialized_end=3042
+  _globals['_GETMODELINFOREQUEST']._serialized_start=3044
+  _globals['_GETMODELINFOREQUEST']._serialized_end=3065
+  _globals['_GETMODELINFORESPONSE']._serialized_start=3068
+  _globals['_GETMODELINFORESPONSE']._serialized_end=3284
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=3286
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=3308
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=3311
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=3481
+  _globals['_TRTLLMSERVICE']._serialized_start=3484
+  _globals['_TRTLLMSERVICE']._serialized_end=3940
 # @@protoc_insertion_point(module_scope)

@@ -17,14 +17,22 @@ from smg.errors import ConfigError
 from smg.mcp.config.checks import contradictions, kind_of
 from smg.mcp.config.entry import ApprovalLists, ServerEntry
 from smg.mcp.document import Expansion, read_document
-from smg.mcp.spec import BUILTIN_ITEMS, Approval, Command, Endpoint, OAuth, Secret, ServerSpec
+from smg.mcp.spec import (
+    BUILTIN_ITEMS,
+    Approval,
+    Command,
+    Endpoint,
+    OAuth,
+    SamplingLimits,
+    Secret,
+    ServerSpec,
+)
 
 # What OpenAI takes as server_label, with digits first allowed: labels become parts of tool names.
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 # Keys of the reference product's file that would change what a server does. Dropping them in
 # silence would do something else than the file says.
 _UNSUPPORTED = {
-    "sampling": "servers cannot ask the gateway's model yet",
     "response_format": "only 'passthrough' is supported",
     "arg_mapping": "arguments are not rewritten",
     "pool": "each server has one connection, with max_concurrency calls at once",
@@ -33,7 +41,7 @@ _UNSUPPORTED = {
     "policy": "use allowed_tools and require_approval of each server",
     "proxy": "write `proxy` as one URL, at the server that needs it",
 }
-_HARMLESS = {"sampling": False, "response_format": "passthrough"}
+_HARMLESS = {"response_format": "passthrough"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +196,7 @@ def _new_spec(label: str, entry: ServerEntry, folder: Path, found: frozenset[str
         internal=entry.internal,
         builtin_type=entry.builtin_type,
         builtin_tool=_builtin_tool(entry),
+        sampling=None if entry.sampling is None else SamplingLimits(**entry.sampling.model_dump()),
         secrets=found,
     )
 

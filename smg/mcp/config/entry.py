@@ -1,8 +1,8 @@
 """The keys of one server in the configuration file, and the kind of each value."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from smg.mcp.spec import BuiltinType, OnChange
 
@@ -35,6 +35,23 @@ class OAuthEntry(_Strict):
     token_url: str | None = None
 
 
+class SamplingEntry(_Strict):
+    """How much a server may ask of the gateway's model."""
+
+    model: str | None = Field(None, min_length=1)
+    max_tokens: int = Field(1024, ge=1, le=1_000_000)
+    max_requests: int = Field(4, ge=1, le=1000)
+    timeout_s: float = Field(30.0, gt=0, le=86400)
+
+
+def _as_limits(value: Any) -> Any:
+    """`true` is the usual limits, `false` is nothing at all; so is their text, from a variable."""
+    said = value.lower() if isinstance(value, str) else value
+    if said is True or said == "true":
+        return {}
+    return None if said is False or said == "false" else value
+
+
 class ServerEntry(_Strict):
     """One server of the file, well-formed; whether it makes sense is found out in `checks`."""
 
@@ -65,3 +82,4 @@ class ServerEntry(_Strict):
     builtin_type: BuiltinType | None = None
     builtin_tool_name: str | None = Field(None, min_length=1)
     oauth: OAuthEntry | None = None
+    sampling: Annotated[SamplingEntry | None, BeforeValidator(_as_limits)] = None

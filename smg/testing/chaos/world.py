@@ -1,10 +1,9 @@
 """What lives on while gateways die: an engine, a tool server with a ledger, and a database file."""
 
 import asyncio
-import os
+import signal
 import socket
 import sqlite3
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -17,7 +16,9 @@ import uvicorn
 from mcp.server.mcpserver import MCPServer
 from starlette.applications import Starlette
 
+from smg.faults import VARIABLE
 from smg.testing.engine import EngineOptions, ScriptedEngine
+from smg.testing.nursery import Born, Nursery, nursery
 from smg.testing.vocabulary import MODEL_PATH
 
 PATIENCE_SECONDS = 30.0
@@ -41,7 +42,7 @@ class Ledger:
 class Victim:
     """A gateway process on a free port."""
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+    def __init__(self, process: Born, port: int) -> None:
         self._process = process
         base = f"http://127.0.0.1:{port}/v1"
         self.http = httpx2.AsyncClient(base_url=base, timeout=PATIENCE_SECONDS)
@@ -50,46 +51,37 @@ class Victim:
         """Its log so far."""
 
     @classmethod
-    async def start(cls, flags: tuple[str, ...], environment: Mapping[str, str]) -> Self:
+    async def start(
+        cls, nursery: Nursery, flags: tuple[str, ...], environment: Mapping[str, str]
+    ) -> Self:
         """Start one; it may be dead already when this returns."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "smg", "--port", str(port), *flags),
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, **environment},
-        )
-        victim = cls(process, port)
+        victim = cls(await nursery.start(("--port", str(port), *flags), environment), port)
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while line := await victim._line():
-                if "Listening on" in line:
-                    break
-            else:
-                await process.wait()
+            while (line := await victim._line()) and "Listening on" not in line:
+                pass
         victim._reader = asyncio.create_task(victim._read_on())
         return victim
 
     async def died(self) -> None:
         """Wait until it is gone."""
-        await self._process.wait()
+        if self._reader is not None:
+            await asyncio.shield(self._reader)
 
     @property
     def is_alive(self) -> bool:
         """Whether it is still there."""
-        return self._process.returncode is None
+        return not self._process.said.at_eof()
 
     async def kill(self) -> None:
         """End it as a crash does."""
-        if self.is_alive:
-            self._process.kill()
-        await self._process.wait()
-        if self._reader is not None:
-            await self._reader
+        self._process.signal(signal.SIGKILL)
+        await self.died()
         await self.http.aclose()
 
     async def _line(self) -> str:
-        assert self._process.stderr is not None
-        line = (await self._process.stderr.readline()).decode(errors="replace")
+        line = (await self._process.said.readline()).decode(errors="replace")
         if line:
             self.said.append(line)
         return line
@@ -106,11 +98,12 @@ class World:
     engine: ScriptedEngine
     ledger: Ledger
     folder: Path
+    nursery: Nursery
     flags: tuple[str, ...]
 
     async def start(self, fault: str = "") -> Victim:
         """Start a gateway on the one database, with a fault such as `save-before:2`."""
-        return await Victim.start(self.flags, {"SMG_FAULT": fault})
+        return await Victim.start(self.nursery, self.flags, {VARIABLE: fault})
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """What the database says, read around the gateway."""
@@ -152,7 +145,8 @@ async def world(folder: Path, *, lease_seconds: float, itl_ms: float) -> AsyncIt
             *("--database-url", f"sqlite:///{folder / 'smg.db'}"),
             *("--mcp-config-path", str(config), "--lease-seconds", str(lease_seconds)),
         )
-        yield World(engine, ledger, folder, flags)
+        born = await stack.enter_async_context(nursery())
+        yield World(engine, ledger, folder, born, flags)
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from smg.engines.base import PromptTokens
+from smg.workers.policies.knowledge import Knowledge
 from smg.workers.worker import Worker
 
 
@@ -25,6 +26,8 @@ class Policy(Protocol):
 
     uses_loads: bool = False
     """Whether workers should be asked for their load."""
+    knowledge: Knowledge | None = None
+    """What is to hear what workers tell of their caches; `None`: nobody has use for it."""
 
     def rank(self, prompt: PromptTokens, workers: Sequence[Worker]) -> Ranking:
         """All the workers given, each once, the best first."""
@@ -49,6 +52,10 @@ class PolicyOptions:
     """cache_aware: how many more generations than the least ..."""
     balance_rel_threshold: float = 1.5
     """... and how many times as many one worker may have before load decides."""
+    balance_token_usage_threshold: float = 1.0
+    """cache_aware: how much fuller than the emptiest a worker's KV cache may be; 1: no matter."""
+    overload_token_usage_threshold: float = 1.0
+    """cache_aware: how full a worker's KV cache may be; 1: no matter."""
     max_tree_size: int = 16_777_216
     """cache_aware: tokens remembered, at four bytes each."""
     prefix_token_count: int = 256
@@ -66,6 +73,11 @@ class PolicyOptions:
 def reading(prompt: PromptTokens) -> Sequence[int]:
     """What a worker reads from first to last: ids, or text for workers with a template."""
     return prompt.ids or prompt.text.encode(errors="surrogatepass")
+
+
+def kv_use(worker: Worker) -> float:
+    """How full a worker's KV cache is, by its last word."""
+    return worker.load.token_usage if worker.load else 0.0
 
 
 def by_requests(worker: Worker) -> int:

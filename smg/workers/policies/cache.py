@@ -10,49 +10,72 @@ from smg.workers.policies.base import (
     Ranking,
     by_requests,
     by_tokens,
+    kv_use,
     reading,
 )
 from smg.workers.policies.hashing import rendezvous
-from smg.workers.policies.prefixes import PrefixTree
+from smg.workers.policies.knowledge import NOTHING, Knowledge
 from smg.workers.worker import Worker
 
 
 class CacheAware(Policy):
     """The worker that knows most of the prompt, unless it knows little or has far too much to do.
 
-    What workers know is concluded from what was sent to them.
+    Workers tell what they know, or it is concluded from what was sent to them.
     """
 
     uses_loads = True
+    knowledge: Knowledge
 
     def __init__(
-        self, options: PolicyOptions | None = None, chance: random.Random | None = None
+        self,
+        options: PolicyOptions | None = None,
+        chance: random.Random | None = None,
+        knowledge: Knowledge | None = None,
     ) -> None:
         self._options = options or PolicyOptions()
         self._chance = chance or random.Random()
-        self._tree = PrefixTree(self._options.max_tree_size)
+        self.knowledge = knowledge or Knowledge(self._options.max_tree_size)
 
     def rank(self, prompt: PromptTokens, workers: Sequence[Worker]) -> Ranking:
         """By what they know of the prompt and then by load, or by load alone."""
         drawn = self._chance.sample(workers, len(workers))
         by_load = sorted(drawn, key=by_tokens)
+        if full := self._too_full(workers):
+            roomy = sorted(by_load, key=lambda worker: worker in full)
+            return Ranking(tuple(roomy), "cache_aware: KV caches too full, least load")
         if self._is_unbalanced(workers):
             return Ranking(tuple(by_load), "cache_aware: loads too unequal, least load")
         read = reading(prompt)
-        known = self._tree.match(read)
-        best = max((known.get(worker.address, 0) for worker in workers), default=0)
-        if best <= self._options.cache_threshold * len(read):
+        known = self.knowledge.known(read, workers)
+        ranked = sorted(by_load, key=lambda worker: -known.get(worker, NOTHING).tokens)
+        best = known.get(ranked[0], NOTHING) if ranked else NOTHING
+        if best.tokens <= self._options.cache_threshold * len(read):
             return Ranking(tuple(by_load), "cache_aware: new prompt, least load")
-        ranked = sorted(by_load, key=lambda worker: -known.get(worker.address, 0))
-        return Ranking(tuple(ranked), f"cache_aware: {best} of {len(read)} known")
+        told = f"cache_aware: {best.tokens} of {len(read)} known, {best.how}"
+        return Ranking(tuple(ranked), told)
 
     def placed(self, prompt: PromptTokens, worker: Worker) -> None:
-        """Remember what the worker will know; at once, for the next may come at once."""
-        self._tree.insert(reading(prompt), worker.address)
+        """Remember what the worker will know."""
+        self.knowledge.placed(reading(prompt), worker)
 
     def removed(self, worker: Worker) -> None:
         """Forget what the worker knew."""
-        self._tree.remove(worker.address)
+        self.knowledge.removed(worker)
+
+    def _too_full(self, workers: Sequence[Worker]) -> set[Worker]:
+        """Those with KV caches that are too full, or too much fuller than another's."""
+        options = self._options
+        emptiest = min(map(kv_use, workers), default=0.0)
+        overload, spread = (
+            options.overload_token_usage_threshold,
+            options.balance_token_usage_threshold,
+        )
+        return {
+            worker
+            for worker in workers
+            if kv_use(worker) > overload or kv_use(worker) - emptiest > spread
+        }
 
     def _is_unbalanced(self, workers: Sequence[Worker]) -> bool:
         loads = [by_requests(worker) for worker in workers]

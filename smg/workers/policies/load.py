@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 
 from smg.engines.base import PromptTokens
-from smg.workers.policies.base import Policy, PolicyOptions, Ranking, by_requests
+from smg.workers.policies.base import Policy, PolicyOptions, Ranking, by_requests, kv_use
 from smg.workers.worker import Worker
 
 RUNNING_WEIGHT = 0.1
@@ -41,6 +41,6 @@ class LeastLoad(Policy):
     def seconds(self, worker: Worker) -> float:
         """The work a worker has."""
         tokens = worker.waiting_tokens + RUNNING_WEIGHT * worker.running_tokens
-        used = min(worker.load.token_usage, FULLEST) if worker.load else 0.0
+        used = min(kv_use(worker), FULLEST)
         pressure = self._options.kv_pressure_weight * used / (1 - used)
         return tokens / self._options.throughput + pressure

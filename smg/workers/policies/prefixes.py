@@ -17,7 +17,7 @@ class _Node:
 
     __slots__ = ("children", "label", "owners", "parent")
 
-    def __init__(self, label: bytes, parent: "_Node | None", owners: set[str]) -> None:
+    def __init__(self, label: bytes, parent: "_Node | None", owners: dict[str, int]) -> None:
         self.label = label
         self.parent = parent
         self.owners = owners
@@ -30,7 +30,9 @@ class PrefixTree:
     def __init__(self, max_tokens: int) -> None:
         self._max_bytes = max_tokens * WIDTH
         self._bytes = 0
-        self._root = _Node(b"", None, set())
+        self._root = _Node(b"", None, {})
+        self._lives: dict[str, int] = {}
+        """How often each worker was forgotten; what it read in an earlier life does not count."""
         # Oldest first. A path is touched from its end to the root, so that no node stands behind
         # its parent, and the oldest of all is always a leaf.
         self._ages: OrderedDict[_Node, None] = OrderedDict()
@@ -47,7 +49,9 @@ class PrefixTree:
         while (child := node.children.get(key[at : at + WIDTH])) is not None:
             shared = _shared(key, at, child.label)
             at += shared
-            found.update(dict.fromkeys(child.owners, at // WIDTH))
+            for owner, life in child.owners.items():
+                if life == self._lives.get(owner, 0):
+                    found[owner] = at // WIDTH
             if shared < len(child.label):
                 break
             node = child
@@ -64,23 +68,28 @@ class PrefixTree:
                 shared = _shared(key, at, child.label)
                 if shared < len(child.label):
                     child = self._split(child, shared)
-            child.owners.add(owner)
+            child.owners[owner] = self._lives.get(owner, 0)
             at += len(child.label)
             node = child
         self._touch(node)
         while self._bytes > self._max_bytes and self._ages:
             self._drop(next(iter(self._ages)))
 
+    def forget(self, owner: str) -> None:
+        """Take a worker to know nothing; its place in the tree is freed as it grows old."""
+        self._lives[owner] = self._lives.get(owner, 0) + 1
+
     def remove(self, owner: str) -> None:
-        """Forget a worker, and all that only it has read."""
+        """Forget a worker for good, and all that only it has read."""
         for node in list(self._ages):
-            node.owners.discard(owner)
+            node.owners.pop(owner, None)
         # Who owns a node owns its parents: below one without owners there is none with.
         for node in [node for node in self._ages if not node.owners]:
             self._drop(node)
+        self._lives.pop(owner, None)
 
     def _grow(self, parent: _Node, label: bytes) -> _Node:
-        node = _Node(label, parent, set())
+        node = _Node(label, parent, {})
         parent.children[label[:WIDTH]] = node
         self._ages[node] = None
         self._bytes += len(label)
@@ -89,7 +98,7 @@ class PrefixTree:
     def _split(self, node: _Node, length: int) -> _Node:
         """Cut a node in two; the upper half, which keeps the place in the tree."""
         assert node.parent is not None
-        upper = _Node(node.label[:length], node.parent, set(node.owners))
+        upper = _Node(node.label[:length], node.parent, dict(node.owners))
         node.parent.children[upper.label[:WIDTH]] = upper
         node.label, node.parent = node.label[length:], upper
         upper.children[node.label[:WIDTH]] = node

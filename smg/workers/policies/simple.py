@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import count
 
 from smg.engines.base import PromptTokens
-from smg.workers.policies.base import Policy, PolicyOptions, Ranking, by_requests
+from smg.workers.policies.base import Policy, PolicyOptions, Ranking, by_requests, kv_use
 from smg.workers.worker import Worker
 
 
@@ -73,4 +73,4 @@ class PowerOfTwo(Policy):
 
 def _busyness(worker: Worker) -> tuple[int, float]:
     # A report is old when it is used: many would follow the same one to the same worker.
-    return by_requests(worker), worker.load.token_usage if worker.load else 0.0
+    return by_requests(worker), kv_use(worker)

@@ -1,0 +1,1 @@
+"""What Prometheus reads: facts come in, text goes out, and nothing depends on it."""
