@@ -80,7 +80,7 @@ def _options() -> Options:
     parser.add_argument("--policy", nargs="+", default=POLICIES, help="round_robin is the measure")
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--requests", type=int, default=300, help="of each row")
-    parser.add_argument("--rate", type=float, default=10.0, help="requests a second")
+    parser.add_argument("--rate", type=float, default=7.0, help="requests a second")
     parser.add_argument(
         "--slower", type=float, default=2.0, help="engines, times the usual seconds"
     )

@@ -76,6 +76,7 @@ class Gateway:
     reload_tools: ConfigReload
     store: Store
     runs: Runs
+    recovery: Recovery
     doors: Doors
     """Closed at shutdown, before anything else is."""
     app: FastAPI
@@ -220,6 +221,7 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
             reload_tools=reload,
             store=store,
             runs=runs,
+            recovery=recovery,
             doors=doors,
             app=app,
         )

@@ -21,6 +21,7 @@
     |   `-- WorkerTimeout             504
     |-- TurnTimeout                   504  the whole turn took too long
     |-- ToolServerError               424  an MCP server could not be reached or listed
+    |-- Overloaded                    503  there is no room for it now
     |-- StorageError                  503  the database did not take it
     |   `-- StorageDamaged            503  its file is damaged, gone, or another one
     `-- ConfigError                   a flag or a file is wrong: the gateway does not start
@@ -191,6 +192,13 @@ class ToolServerError(GatewayError):
 
     status = 424
     type = "external_connector_error"
+
+
+class Overloaded(GatewayError):
+    """Raised when the gateway holds as much as it may; what it has taken in it works on."""
+
+    status = 503
+    default_code = "overloaded"
 
 
 class StorageError(GatewayError):

@@ -26,7 +26,10 @@ from smg.web.doors import DoorRules, Doors
 from smg.web.edge import Edge
 from smg.web.gate import GateRules
 from smg.web.measured import Measured
+from smg.web.weight import Scales, Weighed
 from smg.workers.worker import Worker
+
+MIB = 1024 * 1024
 
 
 def new_doors(settings: Settings, telemetry: Telemetry) -> Doors:
@@ -118,6 +121,7 @@ async def surrounded(
     registry.register(State(watched))
     if settings.metrics_port is None:
         app.include_router(metrics.new_router(lambda: page_of(registry), CONTENT_TYPE, owner_of))
+    app.add_middleware(Weighed, scales=Scales(settings.max_bodies_mib * MIB))
     app.add_middleware(Admission, doors=watched.entrance, owner_of=owner_of)
     app.add_middleware(Measured, record=telemetry.request)
     port = settings.metrics_port

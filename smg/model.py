@@ -104,7 +104,8 @@ class ServedModel:
 
     async def count(self, turn: Turn) -> int:
         """How many tokens the turn's first prompt has."""
-        return len((await self.builder.build_async(self._fitted(turn))).ids)
+        turn, most = self._fitted(turn), self.context_length
+        return len((await self.builder.build_async(turn, most_tokens=most)).ids)
 
     async def prepare(self, turn: Turn, output: Sequence[Item], step: Generate) -> Prepared:
         """Make the prompt of one generation and decide how its output is read.
@@ -115,8 +116,9 @@ class ServedModel:
         """
         self._check_generates()
         turn = self._fitted(turn)
+        most = self.context_length
         with traced("prepare", model=self.name):
-            prompt = await self.builder.build_async(turn, output, step.starts)
+            prompt = await self.builder.build_async(turn, output, step.starts, most_tokens=most)
         starts_open = prompt_starts_open(self.reasoning, prompt.text)
         asked = self._asked(turn, step, starts_open)
         guided = new_guide(asked)
@@ -143,6 +145,7 @@ class ServedModel:
         text = prompt if isinstance(prompt, str) else ""
         ids = prompt
         if isinstance(ids, str):
+            await self.builder.check_length(ids, self.context_length)
             ids = await asyncio.to_thread(self.builder.tokenizer.encode_text, ids)
         tokens = self._tokens(turn, Prompt(list(ids), text), None, turn.limits.max_output_tokens)
         return Prepared(
@@ -164,6 +167,9 @@ class ServedModel:
         """
         if dimensions is not None:
             raise PromptRejected("This model's vectors have one length", param="dimensions")
+        for text in texts:
+            if isinstance(text, str):
+                await self.builder.check_length(text, self.context_length)
         encode = self.builder.tokenizer.encode_text
         encoded = await asyncio.to_thread(
             lambda: [encode(text) if isinstance(text, str) else text for text in texts]

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from smg.app import MIB, Gateway, gateway
+from smg.crowd import more_files, most_connections, new_protocol
 from smg.mcp.reload import reloading_at_hangup
 from smg.mcp.toolbox import ServerStatus
 from smg.places import database_url, shown_url
@@ -43,8 +44,8 @@ async def serve(settings: Settings, started: Started | None = None) -> None:
         listening.close()
 
 
-def new_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    """How HTTP and WebSockets are spoken."""
+def new_config(app: FastAPI, settings: Settings, connections: int | None = None) -> uvicorn.Config:
+    """How HTTP and WebSockets are spoken, and over how many connections at most."""
     return uvicorn.Config(
         app,
         log_config=None,
@@ -52,6 +53,7 @@ def new_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         lifespan="off",
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_seconds)),
         server_header=False,
+        http=new_protocol(connections),
         ws=_WebSockets,
         ws_max_size=settings.max_body_mib * MIB,
         # Events are small and many: compressing each costs more than it saves.
@@ -63,7 +65,7 @@ async def listen(
     running: Gateway, listening: socket.socket, started: Started | None = None
 ) -> None:
     """Answer requests on this socket until told to stop."""
-    config = new_config(running.app, running.settings)
+    config = new_config(running.app, running.settings, most_connections(more_files()))
     host, port = listening.getsockname()[:2]
     base_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

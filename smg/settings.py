@@ -78,6 +78,9 @@ class Settings:
         30000, "Server", "port to listen on; 0 takes a free one", least=0, most=65535
     )
     max_body_mib: int = option(16, "Server", "largest request body, in MiB", least=1, most=4096)
+    max_bodies_mib: int = option(
+        512, "Server", "request bodies held at once, all together, in MiB; then 503", least=1
+    )
     max_concurrent_requests: int = option(
         0, "Server", "generating requests worked on at once; 0: no limit", least=0
     )

@@ -78,9 +78,19 @@ class Recovery:
     async def sweep(self) -> int:
         """Take over every orphaned response; how many there were."""
         found = await self._kitchen.store.journal.unfinished()
-        for orphan in found:
+        orphans = [orphan for orphan in found if not self._is_ours(orphan)]
+        for orphan in orphans:
             await self._take_over(orphan)
-        return len(found)
+        return len(orphans)
+
+    def _is_ours(self, orphan: UnfinishedResponse) -> bool:
+        """Whether this very process works on it.
+
+        Its lease could not be renewed in time: the process slept, or the database was away. As long
+        as nobody else took it, it is renewed at the next beat.
+        """
+        live = self._runs.find(orphan.id, orphan.owner)
+        return live is not None and not live.is_lost
 
     async def _watching(self) -> None:
         while True:

@@ -57,7 +57,7 @@ def check_privacy(files: list[Path]) -> Iterator[Finding]:
 
 async def check_server(url: str) -> list[Finding]:
     """Everything about a PostgreSQL database."""
-    database = open_database(url)
+    database = open_database(url, away_seconds=0)
     try:
         return await database.read(lambda connection: list(_server(connection)))
     except StorageError as error:

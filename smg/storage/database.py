@@ -11,7 +11,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from smg.errors import ConfigError
-from smg.storage.postgresql import postgresql
+from smg.storage.postgresql import AWAY_SECONDS, postgresql
 from smg.storage.sqlite import Synchronous, sqlite_in_file, sqlite_in_memory
 from smg.storage.work import BUSY_SECONDS, T, Work
 
@@ -45,11 +45,16 @@ class Database(Protocol):
 
 
 def open_database(
-    url: str, *, synchronous: Synchronous = "normal", busy_seconds: float = BUSY_SECONDS
+    url: str,
+    *,
+    synchronous: Synchronous = "normal",
+    busy_seconds: float = BUSY_SECONDS,
+    away_seconds: float = AWAY_SECONDS,
 ) -> Database:
     """The database at a URL or at a file's path; nothing is connected yet.
 
-    `busy_seconds` is how long a writer waits for its turn, and then for another process.
+    `busy_seconds` is how long a writer of a file waits for its turn, and then for another process;
+    `away_seconds` how long a server may be away.
 
     Raises:
         ConfigError: the URL names no database that this gateway can use.
@@ -62,7 +67,7 @@ def open_database(
         case "sqlite":
             return sqlite_in_file(Path(parsed.database or ""), synchronous, busy_seconds)
         case _:
-            return postgresql(parsed)
+            return postgresql(parsed, away_seconds)
 
 
 def sqlite_file(url: str) -> Path | None:

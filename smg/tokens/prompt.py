@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from smg.errors import ConfigError, InvalidRequest
+from smg.errors import ConfigError, ContextLengthExceeded, InvalidRequest
 from smg.items import Item
 from smg.tokens.arguments import CUSTOM_PARAMETER
 from smg.tokens.cache import CACHE_BYTES, EncodeCache, Hits
@@ -140,15 +140,37 @@ class PromptBuilder:
         return self._encode(self._render(turn, output, starts))
 
     async def build_async(
-        self, turn: Turn, output: Sequence[Item] = (), starts: Container[str] = ()
+        self,
+        turn: Turn,
+        output: Sequence[Item] = (),
+        starts: Container[str] = (),
+        *,
+        most_tokens: int = 0,
     ) -> Prompt:
-        """As `build`, in a thread, so that a long prompt stops nobody else."""
+        """As `build`, in a thread, so that a long prompt stops nobody else.
+
+        Raises:
+            ContextLengthExceeded: it is so far above `most_tokens` that it was not encoded.
+        """
         try:
             async with asyncio.timeout(RENDER_SECONDS):
                 rendered = await asyncio.to_thread(self._render, turn, output, starts)
         except TimeoutError as error:
             raise InvalidRequest("The model's chat template takes too long") from error
+        await self.check_length(rendered.text, most_tokens)
         return await asyncio.to_thread(self._encode, rendered)
+
+    async def check_length(self, text: str, most_tokens: int) -> None:
+        """Refuse a text that is hopelessly long, before it is encoded; 0: there is no limit.
+
+        Raises:
+            ContextLengthExceeded: it is.
+        """
+        if most_tokens and await asyncio.to_thread(self.tokenizer.exceeds, text, most_tokens):
+            raise ContextLengthExceeded(
+                f"The model's context is {most_tokens} tokens; the prompt is far longer",
+                param="input",
+            )
 
     def _render(self, turn: Turn, output: Sequence[Item], starts: Container[str]) -> _Rendered:
         messages = new_messages(

@@ -20,6 +20,12 @@ NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 
 FIRST, NEVER = '"prepend_scheme": "first"', '"prepend_scheme": "never"'
 
+CHARACTERS_A_TOKEN = 8
+"""On average; real text has three to five."""
+PIECE = 64 * 1024
+CUT_TOKENS = 64
+"""By so many at most a cut makes a piece longer."""
+
 Plain = tuple[tokenizers.Tokenizer, dict[int, int]]
 """A tokenizer without control tokens, and the true ids of tokens that it numbers otherwise."""
 
@@ -118,6 +124,22 @@ class Tokenizer:
         Control strings in it are control tokens: whoever sends bare text writes its own template.
         """
         return _encoded(self._backend, text, whole=True)
+
+    def exceeds(self, text: str, most: int) -> bool:
+        """Whether a text has far more tokens than this.
+
+        Encoding takes two hundred bytes of memory for each character. So what is so long that it
+        hardly fits is counted in pieces first, and no further than need be.
+        """
+        if len(text) <= most * CHARACTERS_A_TOKEN:
+            return False
+        left = most * 1.1
+        for start in range(0, len(text), PIECE):
+            piece = text[start : start + PIECE]
+            left -= len(self._backend.encode(piece, add_special_tokens=False).ids) - CUT_TOKENS
+            if left < 0:
+                return True
+        return False
 
     def token_text(self, token_id: int) -> str:
         """How a token reads alone; half a character reads as U+FFFD."""

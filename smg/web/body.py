@@ -11,6 +11,7 @@ from smg.errors import InvalidRequest, PayloadTooLarge
 from smg.web.compression import Expansion
 from smg.web.errors import invalid_request
 from smg.web.schema import Wire
+from smg.web.weight import load_of
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -55,6 +56,7 @@ async def read_bytes(request: Request, max_bytes: int) -> bytes:
         PayloadTooLarge: it is larger than this gateway takes, as sent or when decompressed.
         UnsupportedMedia: it is encoded in a way that is not known here.
         InvalidRequest: it is not encoded as it says.
+        Overloaded: others hold so much that there is no room for it now.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
@@ -62,6 +64,7 @@ async def read_bytes(request: Request, max_bytes: int) -> bytes:
     encoding = ",".join(request.headers.getlist("content-encoding"))
     plain = encoding.strip().lower() in ("", "identity")
     expansion = None if plain else Expansion(encoding, max_bytes)
+    load = load_of(request)
     pieces: list[bytes] = []
     size = 0
     async for piece in request.stream():
@@ -69,6 +72,7 @@ async def read_bytes(request: Request, max_bytes: int) -> bytes:
         if size > max_bytes:
             raise _too_large(max_bytes)
         pieces.append(piece if expansion is None else expansion.feed(piece))
+        load.add(len(pieces[-1]))
     if expansion is not None:
         expansion.finish()
     return b"".join(pieces)

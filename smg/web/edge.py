@@ -4,6 +4,7 @@ import logging
 import re
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from smg.errors import our_mistake
@@ -43,6 +44,8 @@ class Edge:
 
         try:
             await self._app(scope, receive, send_named)
+        except ClientDisconnect:
+            log.debug("%s %s: the client left while it sent", scope["method"], scope["path"])
         except Exception:
             log.exception("%s %s failed (%s)", scope["method"], scope["path"], request_id)
             if started:

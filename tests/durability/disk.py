@@ -8,15 +8,12 @@ which each may have come to the disk or not, in any order.
 import os
 import random
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from shutil import which
 from typing import Literal, NamedTuple
 
-import pytest
+from tests.durability.preload import built
 
 SECTOR = 512
 HEAD = struct.Struct("<cHqI")
@@ -35,19 +32,9 @@ class Entry(NamedTuple):
     """Where the log goes on behind it."""
 
 
-def built_recorder(folder: Path) -> Path:
-    """The recorder, to be preloaded; a test that cannot have it is skipped."""
-    compiler = which("cc") or which("gcc")
-    if sys.platform != "linux" or compiler is None:
-        pytest.skip("recording a process's writes needs Linux and a C compiler")
-    source, library = Path(__file__).with_name("recorder.c"), folder / "recorder.so"
-    command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
-    subprocess.run([*command, "-lpthread"], check=True, timeout=60)
-    return library
-
-
-def recording(library: Path, root: Path, log: Path) -> dict[str, str]:
+def recording(folder: Path, root: Path, log: Path) -> dict[str, str]:
     """The environment of a process whose writes below the root are to be recorded."""
+    library = built("recorder", folder)
     return {"LD_PRELOAD": str(library), "SMG_DISK_ROOT": str(root), "SMG_DISK_LOG": str(log)}
 
 

@@ -1,14 +1,15 @@
-"""Several gateways on one PostgreSQL: what one leaves, another takes up (F29)."""
+"""Several gateways on one PostgreSQL: what one leaves, another takes up (F29, F21)."""
 
 import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.durability.test_kill import BOOK, ask, of_type, text_of
-from tests.durability.world import finished, world
+from tests.durability.world import PATIENCE_SECONDS, Process, finished, world
 from tests.storage.postgres import Postgres, running_postgres
 
 
@@ -50,3 +51,46 @@ async def test_a_running_stream_is_followed_and_cancelled_through_another_gatewa
         cancelled = await second.http.post(f"/responses/{long['id']}/cancel")
         assert cancelled.json()["status"] == "cancelled"
         assert await (await around.engine.arrived(2)).ended(10) in ("cancelled", "abort")
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+async def test_a_server_that_restarts_under_running_streams_costs_none_of_them(
+    tmp_path: Path, postgres: Postgres, mode: str
+) -> None:
+    async with world(tmp_path, itl_ms=30) as around:
+        around.database_url = await postgres.new_url()
+        gateway = await around.start("--lease-seconds", "15")
+        begun = asyncio.Event()
+        streams = [asyncio.create_task(events(gateway, begun)) for _ in range(4)]
+        background = await ask(gateway, BOOK)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await begun.wait()
+        await postgres.restart(mode)
+        asked = await gateway.http.post("/responses", json={"model": "scripted", "input": "hello"})
+        assert asked.status_code == 200
+        for stream in await asyncio.gather(*streams):
+            assert [event["sequence_number"] for event in stream] == list(range(len(stream)))
+            last = stream[-1]
+            assert last["type"] == "response.completed", last["response"]["error"]
+            kept = await gateway.http.get(f"/responses/{last['response']['id']}")
+            assert kept.json() == last["response"]
+        body = await finished(gateway, background["id"])
+        assert of_type(body, "mcp_call")[0]["output"] == "booked a table"
+        assert around.ledger.calls == ["a table"]
+        # Nobody else had to take anything over.
+        assert await postgres.values(around.database_url, "SELECT max(attempt) FROM responses") == [
+            1
+        ]
+
+
+async def events(gateway: Process, begun: asyncio.Event) -> list[dict[str, Any]]:
+    """A streamed response, read to its end."""
+    body = {"model": "scripted", "input": "[[long:60]]", "stream": True}
+    found = []
+    async with gateway.http.stream("POST", "/responses", json=body) as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith("data: {"):
+                found.append(json.loads(line.removeprefix("data: ")))
+                if found[-1]["type"] == "response.output_text.delta":
+                    begun.set()
+    return found

@@ -18,7 +18,7 @@ import pytest
 from smg.storage.sql import SqlStore
 from smg.testing.engine import ScriptedEngine
 from smg.testing.vocabulary import MODEL_PATH
-from tests.durability.disk import Disk, Entry, Loss, built_recorder, entries, put_down, recording
+from tests.durability.disk import Disk, Entry, Loss, entries, put_down, recording
 from tests.durability.world import Process
 
 TURNS = 40
@@ -82,7 +82,7 @@ async def worked(
     """What a gateway did to its disk, and what its client knew."""
     root, log = folder / "disk", folder / "disk.log"
     root.mkdir()
-    for name, value in recording(built_recorder(folder), root, log).items():
+    for name, value in recording(folder, root, log).items():
         monkeypatch.setenv(name, value)
     async with ScriptedEngine() as engine:
         gateway = await Process.start(

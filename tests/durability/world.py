@@ -102,11 +102,12 @@ class Process:
         )
 
     @classmethod
-    async def start(cls, *flags: str) -> "Process":
+    async def start(cls, *flags: str, within: tuple[str, ...] = ()) -> "Process":
+        """Start a gateway; `within` is a command that runs it."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "smg", "--port", str(port), *flags),
+            *(*within, sys.executable, "-m", "smg", "--port", str(port), *flags),
             stderr=asyncio.subprocess.PIPE,
         )
         assert process.stderr is not None

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -42,3 +43,10 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     store = await SqlStore.open(url)
     yield store
     await store.close()
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """For a socket: pytest's own folder may have too long a path."""
+    with TemporaryDirectory(prefix="smg-", dir="/tmp") as folder:
+        yield Path(folder)

@@ -4,15 +4,19 @@ Its own launcher would, as root, add a user to the machine and open up the folde
 PostgreSQL refuses to run as root; we let `nobody` run it, from a copy if he may not see ours.
 """
 
+import asyncio
 import os
 import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -21,17 +25,25 @@ from smg.storage.tables import metadata
 
 START_SECONDS = 30
 
+BECOME = """
+import os, pwd, sys
+os.setuid(pwd.getpwnam(sys.argv[1]).pw_uid)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
 
 class Postgres:
     """A running server that makes databases."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, control: Callable[..., None]) -> None:
+        self.folder = folder
+        """Where its socket is."""
+        self._control = control
         self._count = 0
         self._shared = False
 
     def url(self, database: str) -> str:
-        return f"postgresql://postgres@/{database}?host={self._folder}"
+        return f"postgresql://postgres@/{database}?host={self.folder}"
 
     async def new_url(self) -> str:
         """The URL of a new, empty database."""
@@ -51,6 +63,23 @@ class Postgres:
             self._shared = True
         await self.execute("shared", f"TRUNCATE {', '.join(metadata.tables)}")
         return url
+
+    async def restart(self, mode: str) -> None:
+        """Stop it, `fast` (who is connected is told) or `immediate` (as a crash), and start it."""
+        await asyncio.to_thread(self._control, "-m", mode, "restart")
+
+    async def end_connections(self, database: str) -> None:
+        """Cut off everybody who uses a database."""
+        ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = "
+        await self.execute("postgres", f"{ends}'{database}'")
+
+    async def values(self, url: str, query: str) -> list[Any]:
+        """The first column of a query's answer."""
+        connection = await asyncpg.connect(url, timeout=5)
+        try:
+            return [row[0] for row in await connection.fetch(query)]
+        finally:
+            await connection.close()
 
     async def execute(self, database: str, statement: str) -> None:
         """Run a statement as somebody else than the gateway."""
@@ -74,11 +103,12 @@ def running_postgres() -> Iterator[Postgres]:
         options = ["-D", str(folder / "data"), "-w", "-s", "-l", str(folder / "log")]
         settings = f"-k {folder} -c listen_addresses= -c fsync=off -c max_connections=200"
         _run(user, binaries / "initdb", "-D", str(folder / "data"), "-U", "postgres", "--no-sync")
-        _run(user, binaries / "pg_ctl", *options, "-o", settings, "start")
+        control = partial(_run, user, binaries / "pg_ctl", *options)
+        control("-o", settings, "start")
         try:
-            yield Postgres(folder)
+            yield Postgres(folder, control)
         finally:
-            _run(user, binaries / "pg_ctl", *options, "-m", "immediate", "stop")
+            control("-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder)
 
@@ -92,7 +122,7 @@ def _visible_binaries(folder: Path, user: str | None) -> Path:
     binaries = max(package.glob("pginstall*/bin"))
     try:
         _run(user, binaries / "postgres", "--version")
-    except PermissionError:
+    except (PermissionError, subprocess.CalledProcessError):
         libraries = package.with_name(f"{package.name}.libs")  # Found beside the package.
         copied = folder / package.name / binaries.parent.name
         shutil.copytree(binaries.parent, copied, symlinks=True)
@@ -102,10 +132,12 @@ def _visible_binaries(folder: Path, user: str | None) -> Path:
 
 
 def _run(user: str | None, program: Path, *arguments: str) -> None:
+    # Not subprocess's own `user`: it forks in another way, which a process with gRPC's threads in
+    # it does not survive.
+    become = [sys.executable, "-S", "-c", BECOME, user] if user is not None else []
     subprocess.run(
-        [str(program), *arguments],
+        [*become, str(program), *arguments],
         check=True,
-        user=user,
         cwd="/",
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 
 from smg.errors import ConfigError, GatewayError, InvalidRequest, NotFound, StorageError
 from smg.storage.database import Database, open_database
+from smg.storage.migrations import migrate
 from smg.storage.records import Conversation
 from smg.storage.sql import SqlStore
 from tests.contracts.store import ANN, chain, ids, response
@@ -161,7 +162,7 @@ async def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
 
 async def test_a_server_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
-        await SqlStore.open(f"postgresql://postgres@/x?host={tmp_path}")
+        await migrate(open_database(f"postgresql://postgres@/x?host={tmp_path}", away_seconds=0.1))
 
 
 async def test_a_server_that_dropped_its_connections_costs_no_request(
@@ -170,10 +171,7 @@ async def test_a_server_that_dropped_its_connections_costs_no_request(
     url = await postgres.empty_url()
     store = await SqlStore.open(url)
     await chain(store, "a")
-    await postgres.execute(
-        "postgres",
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'shared'",
-    )
+    await postgres.end_connections("shared")
     assert await store.responses.get("resp_a", ANN) == response("a")
     await store.responses.save(response("b"))
     await store.close()

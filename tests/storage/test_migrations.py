@@ -1,6 +1,7 @@
 """Migrations: they make exactly our tables, once, and never the wrong way."""
 
 import asyncio
+import signal
 import sqlite3
 import sys
 from pathlib import Path
@@ -88,6 +89,53 @@ async def test_a_migration_that_fails_leaves_nothing_behind(url: str) -> None:
     await execute(url, "DROP TABLE events")
     await upgrade(url)
     assert await table_names(url) >= set(metadata.tables)
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from sqlalchemy import Engine, event
+from smg.storage.migrations import upgrade
+
+left = int(sys.argv[2])
+
+def pass_by(*_):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+event.listen(Engine, "before_cursor_execute", pass_by)
+event.listen(Engine, "commit", pass_by)
+asyncio.run(upgrade(sys.argv[1]))
+print(-left)
+"""
+
+
+async def killed_upgrade(url: str, at: int) -> tuple[int | None, str]:
+    """How a process ends that dies at a statement; how many there were, if it lives."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", KILLED, url, str(at)), stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 30)
+    return process.returncode, out.decode()
+
+
+async def test_a_migration_that_is_killed_leaves_nothing_behind_and_the_next_one_does_it(
+    url: str,
+) -> None:
+    other = f"{url}.other" if url.startswith("sqlite") else url
+    status, told = await killed_upgrade(other, 0)
+    assert status == 0
+    statements = int(told)
+    if other == url:
+        await execute(url, "DROP SCHEMA public CASCADE")
+        await execute(url, "CREATE SCHEMA public")
+    # In the middle, at the last statement, and before the commit of all.
+    for at in (statements // 2, statements - 1, statements):
+        assert await killed_upgrade(url, at) == (-signal.SIGKILL, "")
+        assert await table_names(url) == set()
+    await upgrade(url)
+    assert await table_names(url) == {*metadata.tables, "alembic_version"}
 
 
 async def test_gateways_that_start_together_do_not_collide(url: str) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,16 @@ async def test_everybody_else_goes_on_while_a_long_prompt_is_encoded() -> None:
     # The library's plain `encode` lets nobody else have a turn until it is done.
     assert turns > 5
     assert tokenizer.decode(encoding.result()) == text
+
+
+@pytest.mark.parametrize("vocabulary", [byte_level, byte_fallback, metaspace, word_piece])
+@pytest.mark.parametrize("words", ["word ", "x", "你好", " ", "a\n", "<|im_end|>"])
+def test_a_text_that_fits_is_never_called_too_long_and_one_that_is_far_too_long_is(
+    vocabulary: Callable[[], tokenizers.Tokenizer], words: str
+) -> None:
+    tokenizer = Tokenizer(vocabulary())
+    text = words * (300_000 // len(words))
+    count = len(tokenizer.encode(text))
+    assert not tokenizer.exceeds(text, count)
+    if count > 10_000:  # Else its tokens are so long that it is none too many.
+        assert tokenizer.exceeds(text, count // 20)
