@@ -208,12 +208,13 @@ class Runs:
     async def close(self, grace_seconds: float) -> None:
         """Give running responses time to end; background ones are left to another process."""
         self._doors.close()  # Who waits for a place is left to it at once.
-        tasks = [live.task for live in self._live.values() if live.task is not None]
+        tasks = {live.task: live for live in self._live.values() if live.task is not None}
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=grace_seconds)
             self._handing_over = True
             for task in late:
-                task.cancel()
+                if not tasks[task].is_handed_over:  # Else its lease is just being given back.
+                    task.cancel()
             if late:
                 await asyncio.wait(late)
         if self._heart is not None:

@@ -48,7 +48,8 @@ async def test_no_more_run_at_once_than_there_are_places(tmp_path: Path) -> None
             return all(body["status"] == "completed" for body in bodies)
 
         await until(are_over)
-        assert (most, len(gateway.engine.requests)) == (2, 6)
+        assert most <= 2
+        assert len(gateway.engine.requests) == 6
         assert gateway.gateway.doors.states["running"] == 0
 
 
@@ -105,11 +106,21 @@ async def test_one_that_waits_can_be_cancelled(tmp_path: Path) -> None:
 
 async def test_foreground_comes_before_a_line_of_background_work(tmp_path: Path) -> None:
     async with served(tmp_path, tools=False, max_concurrent_requests=1) as gateway:
-        waiting = [await begin(gateway, SLOW) for _ in range(5)]
-        answer = await gateway.post("/responses", input="[[say:Quick.]]", store=False)
-        assert answer.status_code == 200
-        statuses = [(await body_of(gateway, one))["status"] for one in waiting]
-        assert statuses.count("queued") >= 3
+        first = await begin(gateway, ENDLESS)
+        await until_it_is(gateway, first, "in_progress")
+        waiting = [await begin(gateway, "[[say:Late.]]") for _ in range(3)]
+        quick = asyncio.create_task(gateway.post("/responses", input="[[say:Quick.]]", store=False))
+
+        async def is_in_line() -> bool:
+            return gateway.gateway.doors.states["waiting"] == 1
+
+        await until(is_in_line)
+        await gateway.http.post(f"/responses/{first}/cancel")
+        assert (await quick).status_code == 200
+        for response_id in waiting:
+            await until_it_is(gateway, response_id, "completed")
+        prompts = [request.prompt for request in gateway.engine.requests]
+        assert ["Quick" in prompt for prompt in prompts] == [False, True, False, False, False]
 
 
 async def test_only_so_many_wait(tmp_path: Path) -> None:
@@ -149,7 +160,9 @@ async def test_what_is_taken_over_waits_for_places_too(tmp_path: Path) -> None:
         # Of one second, they come in any order.
         await until(lambda: is_running(gateway, ENDLESS))
         before = len(gateway.engine.requests) - 1
-        assert gateway.gateway.doors.states["promised"] == 4 - before
+        bodies = [await body_of(gateway, one) for one in waiting]
+        seen = {body["status"]: body["error"] for body in bodies}
+        assert gateway.gateway.doors.states["promised"] == 4 - before, seen
         await gateway.http.post(f"/responses/{first}/cancel")
         for response_id in waiting:
             await until_it_is(gateway, response_id, "completed")
