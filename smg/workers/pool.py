@@ -116,7 +116,8 @@ class Pool:
         deadline = time.monotonic() + grace_s
         while health.in_flight and time.monotonic() < deadline:
             with suppress(TimeoutError):
-                await asyncio.wait_for(health.became_idle.wait(), deadline - time.monotonic())
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await health.became_idle.wait()
         if self._watched.pop(health, None) is None:
             return  # It went with another rank.
         self._replace(health, ())

@@ -61,8 +61,10 @@ class Watch:
         while True:
             if health.is_certain:
                 # A generation that finds it down wakes us.
+                # Python 3.11's wait_for would lose a cancellation that comes with the event.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(health.went_down.wait(), probing.interval_s)
+                    async with asyncio.timeout(probing.interval_s):
+                        await health.went_down.wait()
                 if health.is_certain:
                     health.went_down.clear()  # It was a doubt, and the next probe will tell.
                 wait_s = probing.first_s

@@ -258,6 +258,16 @@ async def test_without_a_report_nothing_is_known_of_others() -> None:
     assert (worker.load, worker.foreign) == (None, 0)
 
 
+async def test_a_pool_closes_even_if_a_worker_falls_under_doubt_at_that_moment() -> None:
+    pool = Pool([Worker(ScriptedEngine("a"))], RoundRobin(), Probing(interval_s=3600))
+    await pool.start()
+    for _ in range(3):
+        await asyncio.sleep(0)  # It waits for the next probe now.
+    pool.workers[0].health.doubt()
+    closing = asyncio.create_task(pool.close())
+    await asyncio.wait_for(closing, 5)
+
+
 async def test_a_report_from_before_a_worker_went_down_counts_no_longer() -> None:
     engine = ScriptedEngine("a")
     engine.reported = EngineLoad(running=2, token_usage=0.9)
