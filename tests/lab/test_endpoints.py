@@ -11,6 +11,7 @@ from smg.errors import GatewayError
 from smg.lab.routes import Routes
 from smg.web.auth import owner_check
 from smg.web.errors import on_gateway_error
+from smg.web.weight import Scales, Weighed
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
 CODED = "<tool_call><function=add><parameter=a>7</parameter></function></tool_call>"
@@ -25,6 +26,7 @@ async def lab() -> AsyncIterator[httpx2.AsyncClient]:
     app = FastAPI()
     app.include_router(Routes(owner_of=owner_check(["sesame"]), max_body_bytes=10_000).router())
     app.add_exception_handler(GatewayError, on_gateway_error)
+    app.add_middleware(Weighed, scales=Scales(10_000))
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app=app),
         base_url="http://lab",
