@@ -16,7 +16,7 @@ demo: $(VENV)/installed        ## one agent turn on the scripted engine; ONCE=1 
 	$(BIN)/smg demo $(if $(ONCE),--once)
 
 test: $(VENV)/installed        ## all tests
-	$(BIN)/python -m pytest -q -n auto --dist worksteal
+	$(BIN)/python -m pytest -q -n logical --dist worksteal
 
 $(CLIENTS)/installed: tests/clients/requirements.lock tests/clients/node/package-lock.json
 	$(PYTHON) -m venv $(CLIENTS)
