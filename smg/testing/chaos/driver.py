@@ -64,6 +64,7 @@ class Round:
         unfinished = self._unfinished()
         await victim.kill()
         await turns
+        await victim.forget()
         self.deaths += 1
         self.tally.kills += 1
         self.tally.turns += unfinished
@@ -102,6 +103,7 @@ class Round:
             self._complain("database", self._database())
         finally:
             await gateway.kill()
+            await gateway.forget()
 
     def _same(self, trial: Trial, body: dict[str, Any]) -> list[str]:
         if trial.told is not None and trial.told["id"] != body.get("id"):

@@ -75,9 +75,12 @@ class Victim:
         return not self._process.said.at_eof()
 
     async def kill(self) -> None:
-        """End it as a crash does."""
+        """End it as a crash does; who is talking to it finds out."""
         self._process.signal(signal.SIGKILL)
         await self.died()
+
+    async def forget(self) -> None:
+        """Let go of its connections, once nobody talks to it any more."""
         await self.http.aclose()
 
     async def _line(self) -> str:
