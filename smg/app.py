@@ -168,11 +168,11 @@ async def gateway(settings: Settings) -> AsyncGenerator[Gateway, None]:
             settings, Ties(ask=new_sampler(settings, fleet.models), pins=store.pins)
         )
         stack.push_async_callback(toolbox.close)
-        roster, _ = await asyncio.gather(start_fleet(fleet, settings, store), toolbox.start())
+        seal = new_seal(settings)
+        roster, _ = await asyncio.gather(start_fleet(fleet, settings, store, seal), toolbox.start())
         await stack.enter_async_context(discovering(settings, fleet, os.environ))
         models = fleet.models
         tools = ConfiguredTools(toolbox, brought, telemetry.called)
-        seal = new_seal(settings)
         doors = new_doors(settings, telemetry)
         runs = Runs(
             store=store,
@@ -248,7 +248,7 @@ async def opened_store(settings: Settings, telemetry: Telemetry) -> AsyncGenerat
         await store.close()
 
 
-async def start_fleet(fleet: Fleet, settings: Settings, store: Store) -> Roster | None:
+async def start_fleet(fleet: Fleet, settings: Settings, store: Store, seal: Seal) -> Roster | None:
     """Start the workers of the flags, and those that an earlier run has remembered; where they are.
 
     Without a roster none are remembered.
@@ -256,7 +256,7 @@ async def start_fleet(fleet: Fleet, settings: Settings, store: Store) -> Roster 
     await fleet.start()
     if not settings.persist_workers:
         return None
-    roster = Roster(store.workers, new_seal(settings))
+    roster = Roster(store.workers, seal)
     await fleet.take_back(await roster.all())
     return roster
 

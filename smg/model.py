@@ -185,8 +185,8 @@ class ServedModel:
 
     def start_of(self, prepared: Prepared) -> Start:
         """What a generation will start from, and where."""
-        place = self.pool.plan(prepared.tokens)
-        return Start(prepared.tokens.digest, place.worker.alias if place else "")
+        planned = self.plan(prepared)
+        return Start(prepared.tokens.digest, planned[0] if planned else "")
 
     def worker_of(self, turn_id: str) -> str | None:
         """The name of the worker of a turn's last generation."""

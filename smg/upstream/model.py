@@ -133,8 +133,8 @@ class UpstreamModel:
 
     def start_of(self, prepared: ChatPrompt) -> Start:
         """What a generation will start from, and where."""
-        place = self.pool.plan(prepared)
-        return Start(prepared.digest, place.worker.alias if place else "")
+        planned = self.plan(prepared)
+        return Start(prepared.digest, planned[0] if planned else "")
 
     def worker_of(self, turn_id: str) -> str | None:
         """The name of the worker of a turn's last generation."""

@@ -1,17 +1,15 @@
 """The wall clock jumps while responses run (F30), that of the gateways and of their database."""
 
 import asyncio
-import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.durability.preload import built
 from tests.durability.test_kill import BOOK, ask, of_type
-from tests.durability.world import PATIENCE_SECONDS, Process, finished, until, world
+from tests.durability.world import PATIENCE_SECONDS, Process, finished, stream, until, world
 
 HOUR = 3600
 
@@ -29,19 +27,6 @@ class Clock:
         draft = self._file.with_suffix(".new")
         draft.write_text(str(seconds))
         draft.replace(self._file)  # Nobody reads half of it.
-
-
-async def stream(gateway: Process, text: str, begun: asyncio.Event) -> list[dict[str, Any]]:
-    """A streamed response, read to its end."""
-    body = {"model": "scripted", "input": text, "stream": True}
-    found = []
-    async with gateway.http.stream("POST", "/responses", json=body) as answer:
-        async for line in answer.aiter_lines():
-            if line.startswith("data: {"):
-                found.append(json.loads(line.removeprefix("data: ")))
-                if found[-1]["type"] == "response.output_text.delta":
-                    begun.set()
-    return found
 
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR])

@@ -4,12 +4,11 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.durability.test_kill import BOOK, ask, of_type, text_of
-from tests.durability.world import PATIENCE_SECONDS, Process, finished, world
+from tests.durability.world import PATIENCE_SECONDS, finished, stream, world
 from tests.storage.postgres import Postgres, running_postgres
 
 
@@ -61,16 +60,16 @@ async def test_a_server_that_restarts_under_running_streams_costs_none_of_them(
         around.database_url = await postgres.new_url()
         gateway = await around.start("--lease-seconds", "15")
         begun = asyncio.Event()
-        streams = [asyncio.create_task(events(gateway, begun)) for _ in range(4)]
+        streams = [asyncio.create_task(stream(gateway, "[[long:60]]", begun)) for _ in range(4)]
         background = await ask(gateway, BOOK)
         async with asyncio.timeout(PATIENCE_SECONDS):
             await begun.wait()
         await postgres.restart(mode)
         asked = await gateway.http.post("/responses", json={"model": "scripted", "input": "hello"})
         assert asked.status_code == 200
-        for stream in await asyncio.gather(*streams):
-            assert [event["sequence_number"] for event in stream] == list(range(len(stream)))
-            last = stream[-1]
+        for told in await asyncio.gather(*streams):
+            assert [event["sequence_number"] for event in told] == list(range(len(told)))
+            last = told[-1]
             assert last["type"] == "response.completed", last["response"]["error"]
             kept = await gateway.http.get(f"/responses/{last['response']['id']}")
             assert kept.json() == last["response"]
@@ -81,16 +80,3 @@ async def test_a_server_that_restarts_under_running_streams_costs_none_of_them(
         assert await postgres.values(around.database_url, "SELECT max(attempt) FROM responses") == [
             1
         ]
-
-
-async def events(gateway: Process, begun: asyncio.Event) -> list[dict[str, Any]]:
-    """A streamed response, read to its end."""
-    body = {"model": "scripted", "input": "[[long:60]]", "stream": True}
-    found = []
-    async with gateway.http.stream("POST", "/responses", json=body) as answer:
-        async for line in answer.aiter_lines():
-            if line.startswith("data: {"):
-                found.append(json.loads(line.removeprefix("data: ")))
-                if found[-1]["type"] == "response.output_text.delta":
-                    begun.set()
-    return found

@@ -212,6 +212,19 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.05)
 
 
+async def stream(gateway: Process, text: str, begun: asyncio.Event) -> list[dict[str, Any]]:
+    """The events of a streamed response, read to its end; `begun` is set at its first text."""
+    body = {"model": "scripted", "input": text, "stream": True}
+    found = []
+    async with gateway.http.stream("POST", "/responses", json=body) as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith("data: {"):
+                found.append(json.loads(line.removeprefix("data: ")))
+                if found[-1]["type"] == "response.output_text.delta":
+                    begun.set()
+    return found
+
+
 async def finished(gateway: Process, response_id: str) -> dict[str, object]:
     """The response once it has ended."""
     found: dict[str, object] = {}
